@@ -33,6 +33,11 @@ type provider struct {
 	keeps   bool   // it does not rotate
 	bare    bool   // it gives out no refresh tokens
 	deaf    bool   // its revocation endpoint fails
+	// forgets is after how long it forgets a refresh token, as it says; 0: never. final: with
+	// it all ends, however often it was refreshed.
+	forgets time.Duration
+	final   bool
+	over    time.Time // when it forgets good
 	shown   map[string]int
 	revoked []grant.Tokens
 	sibling []int
@@ -86,6 +91,14 @@ func (p *provider) issue() grant.Tokens {
 		t.Refresh = fmt.Sprint("canary-refresh-", p.n)
 		p.good = t.Refresh
 	}
+	if p.forgets > 0 {
+		if !p.final || p.over.IsZero() {
+			p.over = time.Now().Add(p.forgets)
+		}
+		if t.RefreshExpires = p.over; p.final {
+			t.Reconsent = p.over
+		}
+	}
 	return t
 }
 
@@ -115,7 +128,7 @@ func (p *provider) Refresh(ctx context.Context, t grant.Tokens, _ []string) (gra
 		}
 	}
 	p.mu.Lock()
-	if t.Refresh != p.good {
+	if t.Refresh != p.good || !p.over.IsZero() && !time.Now().Before(p.over) {
 		p.mu.Unlock()
 		return grant.Result{}, failure(grant.Yours, "invalid_grant")
 	}
@@ -1151,6 +1164,36 @@ func TestP15_ARefreshGoesOnWhenTheClientAndTheConfigurationGo(t *testing.T) {
 		}
 		if r.kept().Generation != 2 {
 			t.Error("the result was dropped")
+		}
+	})
+}
+
+// Where the third party says when it forgets a refresh token, a grant that apps use is refreshed
+// before that: an app that is used once in two weeks would else find it over.
+func TestP14_AGrantIsRefreshedBeforeItsRefreshTokenIsForgotten(t *testing.T) {
+	for _, forgets := range []time.Duration{30 * time.Minute, 24 * time.Hour, 5 * 24 * time.Hour} {
+		t.Run(forgets.String(), func(t *testing.T) {
+			inBubble(t, func(r *rig) { r.provider.forgets = forgets }, func(r *rig) {
+				r.connect(r.ask("a", "freebusy"))
+				r.lend(use("a"))
+				time.Sleep(14 * 24 * time.Hour)
+				r.lend(use("a"))
+				if n, most := r.provider.calls(), int(3*14*24*time.Hour/forgets); n > most {
+					t.Errorf("%d refreshes in two weeks, at most %d", n, most)
+				}
+			})
+		})
+	}
+}
+
+// Where no refresh moves the end, none is made for it.
+func TestAnEndThatNoRefreshMovesCausesNone(t *testing.T) {
+	inBubble(t, func(r *rig) { r.provider.forgets, r.provider.final = 5*24*time.Hour, true }, func(r *rig) {
+		r.connect(r.ask("a", "freebusy"))
+		r.lend(use("a"))
+		time.Sleep(6 * 24 * time.Hour)
+		if n := r.provider.calls(); n > 1 { // that of seven days may be due a quarter earlier
+			t.Errorf("%d refreshes", n)
 		}
 	})
 }

@@ -79,7 +79,7 @@ type Tokens struct {
 	AccessIssued  time.Time
 	// Refresh gets the next Access; "": there is none.
 	Refresh        string
-	RefreshExpires time.Time // zero: nobody said so
+	RefreshExpires time.Time // when it is forgotten unless it is used; zero: nobody said so
 	// Reusable: a refresh with this Refresh brought no other one, so that showing it once
 	// more is harmless even where About.Resend is false. The broker notes it.
 	Reusable bool

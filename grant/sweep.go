@@ -11,8 +11,8 @@ import (
 
 const (
 	sweepEvery = 10 * time.Minute
-	// idleTime is after how long a grant is refreshed that nothing else refreshed: some
-	// third parties forget refresh tokens that were not used for 30 days.
+	// idleTime is after how long at most a grant is refreshed that nothing else refreshed: some
+	// third parties forget refresh tokens that were not used for 30 days, and do not say so.
 	idleTime = 7 * 24 * time.Hour
 	// unusedTime is after how long without any use a grant is left to age.
 	unusedTime = 30 * 24 * time.Hour
@@ -136,8 +136,19 @@ func (b *Broker) idle(k Kept) bool {
 		return false
 	}
 	now := b.Store.Now()
-	wait := idleTime - time.Duration(jitter(k.Record)*float64(idleTime)/4)
-	return now.Sub(k.RefreshedAt) >= wait && slices.ContainsFunc(k.Consents, func(c Consent) bool {
-		return now.Sub(c.UsedAt) < unusedTime
-	})
+	wants := func(c Consent) bool { return now.Sub(c.UsedAt) < unusedTime }
+	return slices.ContainsFunc(k.Consents, wants) && now.Sub(k.RefreshedAt) >= b.idleTime(k.Record)
+}
+
+// idleTime is after how long without a refresh r is refreshed: earlier where the third party says
+// that it forgets the refresh token earlier, and not for an end that no refresh moves. Tokens that
+// cannot be opened are told of where they are needed.
+func (b *Broker) idleTime(r Record) time.Duration {
+	wait := idleTime
+	t, err := b.Keys.Open(r)
+	if left := t.RefreshExpires.Sub(r.RefreshedAt); err == nil && left > 0 &&
+		(t.Reconsent.IsZero() || t.RefreshExpires.Before(t.Reconsent)) {
+		wait = min(wait, left/2)
+	}
+	return wait - time.Duration(jitter(r)*float64(wait)/4)
 }
