@@ -42,7 +42,8 @@ type question struct {
 	authAge, acr                 string
 	age                          *time.Duration // authAge; nil: the provider does not say
 	expect                       string
-	asJSON                       bool
+	format                       string
+	json                         bool // --json, the older name of --format json
 	method, address, from        string
 }
 
@@ -58,7 +59,10 @@ func explainCommand(c *console) *cobra.Command {
 		Example: "  sallyport explain -c config.yaml --user ann@acme.example --groups staff GET " +
 			"https://app.example.com/admin\n" +
 			"  sallyport explain -c config.yaml --expect deny /admin",
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if q.json && !cmd.Flags().Changed("format") {
+				q.format = "json"
+			}
 			if err := q.take(args); err != nil {
 				return err
 			}
@@ -85,7 +89,8 @@ func explainCommand(c *console) *cobra.Command {
 	f.StringArrayVarP(&q.headers, "header", "H", nil, `a header of the request, "Name: value"; may be repeated`)
 	f.StringVar(&q.from, "from", "", "the client's address, for rules about addresses; not known if left out")
 	f.StringVar(&q.expect, "expect", "", "allow or deny: what a test expects")
-	f.BoolVar(&q.asJSON, "json", false, "answer in JSON")
+	f.StringVar(&q.format, "format", "text", "text or json")
+	f.BoolVar(&q.json, "json", false, "the same as --format json")
 	return cmd
 }
 
@@ -101,8 +106,13 @@ func (q *question) take(args []string) error {
 	default:
 		return usage("explain needs a URL, and a method before it if that is not GET; got %q", args)
 	}
-	if !slices.Contains([]string{"", "allow", "deny"}, q.expect) {
+	switch {
+	case !slices.Contains([]string{"", "allow", "deny"}, q.expect):
 		return usage("--expect is allow or deny, not %q", q.expect)
+	case q.format != "text" && q.format != "json":
+		return usage("--format is text or json, not %q", q.format)
+	case q.json && q.format != "json":
+		return usage("--json is --format json, and --format is %q", q.format)
 	}
 	about := q.org != "" || len(q.groups) > 0 || q.groupsUnknown || q.unverified || q.email != "" ||
 		q.name != "" || q.username != "" || q.bearer || q.authAge != "" || q.acr != ""
@@ -158,7 +168,7 @@ func explain(c *console, q *question) error {
 	if err != nil {
 		return err
 	}
-	if q.asJSON {
+	if q.format == "json" {
 		err = printJSON(c.stdout, e)
 	} else {
 		e.print(c.stdout)
