@@ -528,7 +528,8 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 	defer d.store.Close()
 	d.Keys, d.Connectors = keys.Keyring, connectors
 	ended := []endedGrant{}
-	failed, unasked := 0, 0
+	failed := 0
+	var unasked []string // and where
 	for _, id := range ids {
 		was, err := d.Revoke(ctx, id, forget)
 		switch {
@@ -544,7 +545,7 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 			continue
 		}
 		if was.There == grant.RevokeFailed {
-			unasked++
+			unasked = append(unasked, was.ID+" at "+cell(was.Name))
 		}
 		ended = append(ended, endedGrant{listed(was.Entry), string(was.There), was.FinishURL})
 		if format == "text" {
@@ -563,8 +564,9 @@ func revokeGrants(ctx context.Context, c *console, path, format string, ids []st
 	switch {
 	case failed > 0:
 		return silentError{fmt.Errorf("grants that were not ended: %d", failed)}
-	case unasked > 0:
-		return fmt.Errorf("grants that may go on at the third party, because it could not be asked: %d", unasked)
+	case len(unasked) > 0:
+		return fmt.Errorf("grants that may go on, because the third party could not be asked: %s",
+			strings.Join(unasked, ", "))
 	}
 	return nil
 }
