@@ -174,7 +174,7 @@ func (b *TokenVerifier) checkToken(ctx context.Context, token string) (verifiedT
 	if err != nil {
 		return verifiedToken{}, err
 	}
-	content, err := m.keys.verify(ctx, token, m.keys.others)
+	content, err := b.p.verify(ctx, m, token, func(s *keySet) *budget { return s.others })
 	if err != nil {
 		return verifiedToken{}, err
 	}

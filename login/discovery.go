@@ -20,6 +20,7 @@ import (
 
 const (
 	metadataFresh = 24 * time.Hour
+	doubtAfter    = time.Minute // how old metadata must be to be read again because a token cannot be verified
 	firstWait     = time.Second // between attempts while the provider does not answer
 	longestWait   = 4 * time.Second
 )
@@ -79,6 +80,18 @@ func (d *discovery) keep(now time.Time, m *metadata, err error) {
 	d.good, d.fetched, d.wait = m, now, 0
 }
 
+// doubt has the provider asked again although the good metadata is fresh, if it is not from a moment
+// ago, and reports whether that is due.
+func (d *discovery) doubt(now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !elapsed(now, d.fetched, doubtAfter) {
+		return false
+	}
+	d.fetched = time.Time{}
+	return true
+}
+
 // elapsed reports whether wait has passed since then. If then is in the future, the
 // clock was set back, and the time counts as passed: else we would wait until the clock
 // is there again.
@@ -111,6 +124,31 @@ func (p *Provider) metadata(ctx context.Context) (*metadata, error) {
 	case <-ctx.Done():
 		return nil, &identity.SignInError{Failure: identity.Unavailable, Err: ctx.Err()}
 	}
+}
+
+// verify returns the content of a compact JWS that one of the provider's keys signed. budgetOf says
+// which of the budgets of m's keys pays for fetching them once more. Where they do not help, the
+// provider may have moved its keys, or begun to sign with another algorithm, and its discovery
+// document is read again, once in doubtAfter whoever sent such tokens.
+func (p *Provider) verify(ctx context.Context, m *metadata, token string, budgetOf func(*keySet) *budget) (
+	signed, error,
+) {
+	content, err := m.keys.verify(ctx, token, budgetOf(m.keys))
+	if err == nil || p.disco.static != nil || m.keys.url == "" {
+		return content, err
+	}
+	if p.disco.doubt(p.now()) {
+		background := context.WithoutCancel(ctx) // others may be waiting for the same answer
+		select {
+		case <-p.disco.flight.DoChan("", func() (any, error) { return p.discover(background) }):
+		case <-ctx.Done():
+			return signed{}, documentError(ctx.Err())
+		}
+	}
+	if now := p.disco.current(); now.keys != m.keys {
+		return now.keys.verify(ctx, token, budgetOf(now.keys))
+	}
+	return content, err
 }
 
 func errUnlessCached(m *metadata, err error) error {

@@ -59,7 +59,7 @@ func (p *Provider) verifyIDToken(ctx context.Context, m *metadata, tokens oauth.
 func (p *Provider) checkIDToken(ctx context.Context, m *metadata, tokens oauth.TokenResponse, h identity.Handshake,
 	ap identity.AuthParams,
 ) (claims, error) {
-	content, err := m.keys.verify(ctx, tokens.IDToken, m.keys.signIns)
+	content, err := p.verify(ctx, m, tokens.IDToken, func(s *keySet) *budget { return s.signIns })
 	if err != nil {
 		return nil, err
 	}

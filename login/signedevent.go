@@ -61,7 +61,7 @@ func (p *Provider) openEvent(ctx context.Context, token string, kind eventKind) 
 	if err != nil {
 		return signedEvent{}, err
 	}
-	content, err := m.keys.verify(ctx, token, m.keys.events)
+	content, err := p.verify(ctx, m, token, func(s *keySet) *budget { return s.events })
 	if err != nil {
 		return signedEvent{}, err
 	}
