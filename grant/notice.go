@@ -127,7 +127,7 @@ func (b *Broker) notifyOnce(ctx context.Context, app string) error {
 // forgetNotices gives up what apps did not take in time. Apps that want to be told nothing
 // have notices, too.
 func (b *Broker) forgetNotices(ctx context.Context) {
-	lost, err := b.Store.ForgetNotices(ctx, b.Store.Now().Add(-NoticeLife))
+	lost, err := b.Store.ForgetNotices(ctx, NoticeLife)
 	if err != nil {
 		b.Log.Warn("old notices for apps could not be deleted", "error", err.Error())
 	}

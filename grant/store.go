@@ -184,8 +184,8 @@ type Store interface {
 	// Unclaim gives back what Claim gave until then, if nobody has taken it over.
 	Unclaim(ctx context.Context, value string, until time.Time) error
 
-	// ForgetNotices deletes those from before, and returns how many by app.
-	ForgetNotices(ctx context.Context, before time.Time) (map[string]int, error)
+	// ForgetNotices deletes those that are older than age, and returns how many by app.
+	ForgetNotices(ctx context.Context, age time.Duration) (map[string]int, error)
 }
 
 // Seal fills in the sealed fields of a Record whose ID, Key and Generation are final.

@@ -551,19 +551,25 @@ func insertOnce(ctx context.Context, tx *sql.Tx, value [32]byte, until int64) (f
 	return n == 1, err
 }
 
-// prune deletes some of what is over in any case, also by a clock that is behind. It says what
-// time it is by the clock of the database, which it asks anew: until the offset is measured
-// again, Now is wrong by as much as this machine's clock was set, and what is deleted too early
-// lets in again who has signed out.
+// clock is the time by the clock of the database, which it asks anew. Whatever deletes goes by
+// that: until the offset is measured again, Now is wrong by as much as this machine's clock was set.
+func (s *Store) clock(ctx context.Context, tx *sql.Tx) (time.Time, error) {
+	if s.d.Clock == "" {
+		return s.Now(), nil
+	}
+	var ms int64
+	if err := tx.QueryRowContext(ctx, s.d.Clock).Scan(&ms); err != nil {
+		return time.Time{}, fmt.Errorf("ask for the time: %w", err)
+	}
+	return time.UnixMilli(ms), nil
+}
+
+// prune deletes some of what is over in any case, also by a clock that is behind, and says what
+// time it is: what is deleted too early lets in again who has signed out.
 func (s *Store) prune(ctx context.Context) (now time.Time, more bool, err error) {
-	now = s.Now()
-	err = s.transact(ctx, func(tx *sql.Tx) error {
-		if s.d.Clock != "" {
-			var ms int64
-			if err := tx.QueryRowContext(ctx, s.d.Clock).Scan(&ms); err != nil {
-				return fmt.Errorf("ask for the time: %w", err)
-			}
-			now = time.UnixMilli(ms)
+	err = s.transact(ctx, func(tx *sql.Tx) (err error) {
+		if now, err = s.clock(ctx, tx); err != nil {
+			return err
 		}
 		late := now.Add(-grant.ClocksApart).UnixMilli()
 		for _, statement := range [...]string{

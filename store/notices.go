@@ -119,11 +119,15 @@ func (g *Grants) noticeChange(ctx context.Context, statement string, args ...any
 }
 
 // ForgetNotices implements grant.Store.
-func (g *Grants) ForgetNotices(ctx context.Context, before time.Time) (lost map[string]int, err error) {
+func (g *Grants) ForgetNotices(ctx context.Context, age time.Duration) (lost map[string]int, err error) {
 	err = g.change(ctx, g.s.d.Durable, false, func(ctx context.Context, tx *sql.Tx) error {
 		lost = map[string]int{}
+		now, err := g.s.clock(ctx, tx)
+		if err != nil {
+			return err
+		}
 		apps, err := texts(ctx, tx, `delete from sallyport_grant_notices where at_ms < $1 returning app`,
-			before.UnixMilli())
+			now.Add(-age).UnixMilli())
 		for _, app := range apps {
 			lost[app]++
 		}

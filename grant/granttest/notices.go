@@ -85,12 +85,12 @@ func (s *Store) NoticesLater(ctx context.Context, was grant.Notice, failed bool,
 }
 
 // ForgetNotices implements grant.Store.
-func (s *Store) ForgetNotices(ctx context.Context, before time.Time) (map[string]int, error) {
+func (s *Store) ForgetNotices(ctx context.Context, age time.Duration) (map[string]int, error) {
 	if err := s.begin(ctx, "ForgetNotices"); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
-	lost := map[string]int{}
+	lost, before := map[string]int{}, s.Now().Add(-age)
 	s.notices = slices.DeleteFunc(s.notices, func(n notice) bool {
 		if n.At.Before(before) {
 			lost[n.App]++

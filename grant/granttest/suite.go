@@ -1234,7 +1234,7 @@ func contextOver(t *testing.T, rows Rows) {
 		"Claim":         func() error { _, err := s.Claim(over, "test/1", tick(time.Hour)); return err },
 		"Taken":         func() error { return s.Taken(over, "test/1", tick(time.Hour), tick(time.Hour)) },
 		"Unclaim":       func() error { return s.Unclaim(over, "test/1", tick(time.Hour)) },
-		"ForgetNotices": func() error { _, err := s.ForgetNotices(over, tick(time.Hour)); return err },
+		"ForgetNotices": func() error { _, err := s.ForgetNotices(over, time.Hour); return err },
 	} {
 		wantErr(t, name, call(), grant.ErrUnavailable)
 	}

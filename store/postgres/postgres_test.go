@@ -315,6 +315,61 @@ func TestASlowAnswerDoesNotMoveTheClock(t *testing.T) {
 	}
 }
 
+// Replicas whose clocks are minutes apart give each notice to one of them, in time; and one whose
+// clock is set far ahead, until it asks for the time again, gives up none that is not old.
+func TestP12_NoticesGoByTheClockOfTheDatabase(t *testing.T) {
+	server := storetest.NeedServer(t)
+	address := server.Database(t)
+	open := func(apart *atomic.Int64) *store.Grants {
+		s, err := Open(t.Context(), address,
+			Options{Options: store.Options{Now: func() time.Time { return time.Now().Add(time.Duration(apart.Load())) }}})
+		testenv.Check(t, err)
+		t.Cleanup(func() { _ = s.Close() })
+		return s.Grants()
+	}
+	var before, after atomic.Int64
+	before.Store(int64(-5 * time.Minute))
+	after.Store(int64(5 * time.Minute))
+	slow, fast := open(&before), open(&after)
+	lose := func(s *store.Grants, whose string) {
+		t.Helper()
+		r, err := s.Connect(t.Context(), grant.Record{Key: grant.Key{Connector: "calendar",
+			Owner: grant.Owner{Kind: grant.OwnedByUser, ID: whose}}, Status: grant.Active}, grant.Consent{App: "a"}, 0,
+			func(r grant.Record) (grant.Record, error) { return r, nil })
+		testenv.Check(t, err)
+		_, err = s.Disconnect(t.Context(), r.ID)
+		testenv.Check(t, err)
+	}
+	given := func(s *store.Grants, want int) []grant.Notice {
+		t.Helper()
+		list, err := s.Notices(t.Context(), "a", 50)
+		if err != nil || len(list) != want {
+			t.Errorf("%d are given, want %d: %v", len(list), want, err)
+		}
+		return list
+	}
+	for _, pair := range [][2]*store.Grants{{slow, fast}, {fast, slow}} {
+		lose(pair[0], "sso:ann")
+		lose(pair[1], "sso:bob")
+		list := given(pair[0], 2)
+		given(pair[1], 0)
+		for _, n := range list {
+			if off := time.Since(n.At).Abs(); off > time.Minute {
+				t.Errorf("what has just happened is told with a time that is %s off", off)
+			}
+			testenv.Check(t, pair[0].Noticed(t.Context(), n))
+		}
+		given(pair[1], 0)
+	}
+	lose(slow, "sso:cid")
+	after.Store(int64(48 * time.Hour))
+	lost, err := fast.ForgetNotices(t.Context(), grant.NoticeLife)
+	if err != nil || len(lost) != 0 {
+		t.Errorf("given up, when a clock was set ahead: %v, %v", lost, err)
+	}
+	given(slow, 1)
+}
+
 func TestContractOfGrants(t *testing.T) { storetest.RunGrants(t, fresh(false)) }
 
 func TestWhatAGrantTakes(t *testing.T) {
