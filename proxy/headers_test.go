@@ -38,6 +38,35 @@ func headerSite(t *testing.T, o setup) *testSite {
 	return newTestSite(t, o)
 }
 
+// RFC 9110 §7.6.2: who looks which server answers OPTIONS is told, hop by hop. Of other methods,
+// and what is no number, the header is the app's.
+func TestAnOptionsRequestGoesAsFarAsItSays(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{})
+	for name, tt := range map[string]struct{ method, sent, app string }{ // app "": it is not asked
+		"not at all":           {"OPTIONS", "0", ""},
+		"with more digits":     {"OPTIONS", "000", ""},
+		"to the app":           {"OPTIONS", "1", "0"},
+		"further":              {"OPTIONS", "10", "9"},
+		"further than we know": {"OPTIONS", "99999999999999999999999", "18446744073709551614"},
+		"a word":               {"OPTIONS", "many", "many"},
+		"less than nothing":    {"OPTIONS", "-1", "-1"},
+		"of another method":    {"GET", "0", "0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(s.app.Requests())
+			got := s.talk(t, rawRequest(tt.method, "/open", s.host, "Max-Forwards: "+tt.sent, "Connection: close"))
+			asked := len(s.app.Requests()) - before
+			switch {
+			case tt.app == "" && (asked != 0 || got[0].status != 204 || !strings.Contains(got[0].header.Get("Allow"), "GET")):
+				t.Errorf("%d requests reached the app; answered %d %v", asked, got[0].status, got[0].header)
+			case tt.app != "" && (asked != 1 || !strings.Contains(string(s.app.Last(t)), "\r\nMax-Forwards: "+tt.app+"\r\n")):
+				t.Errorf("the app got %d: %s", asked, s.app.Last(t))
+			}
+		})
+	}
+}
+
 // told is what the app behind each route of headerSite must be told of alice,
 // by folded name; written down by hand, not computed.
 func told() map[string]map[string]string {

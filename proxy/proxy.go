@@ -195,11 +195,13 @@ func (p *Proxy) recoverPanic(ev *event, c *relay.Client, r *http.Request) {
 	p.fail(c, r, ev, &failure{Status: http.StatusInternalServerError, Cause: ev.Err})
 }
 
+const usualMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
 func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	// CONNECT with a body desynchronised shared connections in another proxy
 	// (CVE-2026-71324), and TRACE would echo our headers to scripts.
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		return &failure{Status: http.StatusMethodNotAllowed, Allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+		return &failure{Status: http.StatusMethodNotAllowed, Allow: usualMethods,
 			Cause: errors.New("method refused")}
 	}
 	if len(r.RequestURI) > p.maxURL {
@@ -279,6 +281,13 @@ func (p *Proxy) serveRoute(w *relay.Client, r *http.Request, ev *event) error {
 		if who := answer.Principal; at.public != nil && here != "" && p.handOffs.due(r, ev, at, who.Session, here) {
 			w.AnswerWithoutBody(r)
 			return p.handOffs.again(w, r, at, who.Session, at.returnHere(ev, r))
+		}
+		if relay.GoesNoFurther(r) {
+			w.AnswerWithoutBody(r)
+			ev.Note = "it was answered here: Max-Forwards is 0"
+			w.Header().Set("Allow", usualMethods)
+			w.WriteHeader(http.StatusNoContent)
+			return nil
 		}
 		return p.forward(w, r, ev, &answer)
 	case authz.Login:

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strconv"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/internal/lean"
@@ -191,6 +192,9 @@ func (x *exchange) setHeaders(h http.Header) {
 	}
 	if h["User-Agent"] == nil {
 		h["User-Agent"] = nil // else the transport names itself
+	}
+	if n, says := forwards(x.in); says && n > 0 {
+		h["Max-Forwards"] = []string{strconv.FormatUint(n-1, 10)}
 	}
 	countThisHop(h, x.in.Proto, x.order.NoVia)
 	x.order.Hooks.RewriteRequest(h)

@@ -1,9 +1,11 @@
 package relay
 
 import (
+	"errors"
 	"net/http"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -81,6 +83,24 @@ func countThisHop(h http.Header, protocol string, noVia bool) {
 		return
 	}
 	h["Via"] = append(h["Via"], viaEntry(protocol))
+}
+
+// forwards is to how many servers more an OPTIONS request is to go (RFC 9110 §7.6.2); false: as far
+// as it can.
+func forwards(r *http.Request) (n uint64, says bool) {
+	if lines := r.Header["Max-Forwards"]; r.Method == http.MethodOptions && len(lines) == 1 {
+		var err error
+		n, err = strconv.ParseUint(lines[0], 10, 64)
+		says = err == nil || errors.Is(err, strconv.ErrRange) // then n is the largest that we know
+	}
+	return n, says
+}
+
+// GoesNoFurther reports whether a request must be answered here, because it is to go to no other
+// server.
+func GoesNoFurther(r *http.Request) bool {
+	n, says := forwards(r)
+	return says && n == 0
 }
 
 // viaEntry is what Via says of this hop (RFC 9110 §7.6.3).
