@@ -123,8 +123,8 @@ func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-// tell tells the audit of what happened in the request of ctx.
-func (b *Broker) tell(ctx context.Context, e Event) {
+// emit hands the audit what happened in the request of ctx.
+func (b *Broker) emit(ctx context.Context, e Event) {
 	e.Caller, _ = ctx.Value(callerKey{}).(Caller)
 	b.Audit(e)
 }
@@ -167,15 +167,15 @@ type Broker struct {
 	waiting map[string]chan struct{}
 
 	// Times in what follows are this process's own, which go on whatever becomes of the clock.
-	mu       sync.Mutex
-	closed   bool
-	connects map[connecting]int   // under way
-	flights  map[string]*flight   // refreshes by the grant's ID
-	trouble  map[string]*trouble  // by connector whose client is refused
-	fails    map[string]int       // refreshes that failed in a row, by the grant's ID
-	forced   map[string]forcing   // the last forced refresh, by the grant's ID
-	used     map[use]time.Time    // when Store.Used was told last
-	told     map[string]time.Time // by connector and message: when report told it last
+	mu         sync.Mutex
+	closed     bool
+	connects   map[connecting]int   // under way
+	flights    map[string]*flight   // refreshes by the grant's ID
+	trouble    map[string]*trouble  // by connector whose client is refused
+	fails      map[string]int       // refreshes that failed in a row, by the grant's ID
+	forced     map[string]forcing   // the last forced refresh, by the grant's ID
+	used       map[use]time.Time    // when Store.Used was called last
+	reportedAt map[string]time.Time // by connector and message: when report logged it last
 
 	// misplaced is why the newest Locate of a grant failed, by the grant's ID; "": it did not.
 	// Its other keys are connectors and why their grants are not sent to what they are now.
@@ -183,17 +183,17 @@ type Broker struct {
 }
 
 // mostMisplaced is how many grants are remembered in misplaced, at least half of it. Of others
-// it is told again.
+// it is logged again.
 const mostMisplaced = 1000
 
-// report tells what an operator has to mend and each use of a connector finds anew: once in
+// report logs what an operator has to mend and each use of a connector finds anew: once in
 // shoutEvery, however many uses there are.
 func (b *Broker) report(message string, r Record, args ...any) {
 	b.mu.Lock()
 	now, key := time.Now(), r.Connector+" "+message
-	silent := now.Sub(b.told[key]) < shoutEvery
+	silent := now.Sub(b.reportedAt[key]) < shoutEvery
 	if !silent {
-		b.told[key] = now
+		b.reportedAt[key] = now
 	}
 	b.mu.Unlock()
 	if !silent {
@@ -223,7 +223,7 @@ func New(o Options) (*Broker, error) {
 	b := &Broker{Options: o, offers: map[string]*Offer{}, apps: map[string]*App{},
 		waiting: map[string]chan struct{}{}, flights: map[string]*flight{}, trouble: map[string]*trouble{},
 		fails: map[string]int{}, forced: map[string]forcing{}, used: map[use]time.Time{},
-		told: map[string]time.Time{}, connects: map[connecting]int{},
+		reportedAt: map[string]time.Time{}, connects: map[connecting]int{},
 		misplaced: recent.New[string, string](mostMisplaced)}
 	if err := b.configure(); err != nil {
 		return nil, err

@@ -201,7 +201,7 @@ func (b *Broker) Agree(ctx context.Context, who identity.Identity, p Proposal) e
 			continue
 		}
 		if err == nil {
-			b.tell(ctx, Event{Name: EventAgreed, Connector: p.Connector, Owner: now.Owner, App: p.App, By: who.ID()})
+			b.emit(ctx, Event{Name: EventAgreed, Connector: p.Connector, Owner: now.Owner, App: p.App, By: who.ID()})
 		}
 		return err
 	}
@@ -242,9 +242,9 @@ func (b *Broker) Connect(ctx context.Context, who identity.Identity, a Ask, call
 	}
 	// An error connects nothing, so it is told as what it is also without iss, which Keycloak and
 	// others leave out of errors.
-	iss, told := callback["iss"]
+	iss, present := callback["iss"]
 	want := connector.Issuer()
-	if want != "" && (told || !callback.Has("error")) && !slices.Equal(iss, []string{want}) {
+	if want != "" && (present || !callback.Has("error")) && !slices.Equal(iss, []string{want}) {
 		return Kept{}, ErrIssuer
 	}
 	return b.finish(ctx, who, p, confirm, func(ctx context.Context) (Result, error) {
@@ -398,7 +398,7 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 			return Kept{}, err // to end it would end the other owner's
 		case err != nil:
 			err = fmt.Errorf("store the grant: %w", err)
-			kept, unknown := b.lookStored(ctx, record.Key, result.Tokens)
+			kept, unknown := b.readStored(ctx, record.Key, result.Tokens)
 			if unknown != nil {
 				b.Log.Error("a grant may have been stored or not; it was not ended at the third party",
 					"connector", p.Connector, "error", unknown.Error())
@@ -409,7 +409,7 @@ func (b *Broker) keep(ctx context.Context, who identity.Identity, p Proposal, co
 			}
 			stored = kept.Record
 		}
-		b.tell(ctx, Event{Name: EventConnected, Connector: p.Connector, Owner: p.Owner, App: p.App, By: who.ID()})
+		b.emit(ctx, Event{Name: EventConnected, Connector: p.Connector, Owner: p.Owner, App: p.App, By: who.ID()})
 		if other {
 			b.revoking().record(ctx, was.Record)
 		}
@@ -439,9 +439,9 @@ func shownName(name string) string {
 	return name
 }
 
-// lookStored looks whether these tokens were stored with a grant although the store said
+// readStored looks whether these tokens were stored with a grant although the store said
 // that it failed: its answer may have been lost, or come later. nil: they were not.
-func (b *Broker) lookStored(ctx context.Context, k Key, t Tokens) (*Kept, error) {
+func (b *Broker) readStored(ctx context.Context, k Key, t Tokens) (*Kept, error) {
 	var err error
 	for try := range mostLooks {
 		if try > 0 {
@@ -499,7 +499,7 @@ func (b *Broker) Withdraw(ctx context.Context, who identity.Identity, connector,
 		return fmt.Errorf("end the consent: %w", err)
 	}
 	if there {
-		b.tell(ctx, Event{Name: EventWithdrawn, Connector: connector, Owner: owner, App: app, By: who.ID()})
+		b.emit(ctx, Event{Name: EventWithdrawn, Connector: connector, Owner: owner, App: app, By: who.ID()})
 	}
 	return nil
 }
@@ -523,7 +523,7 @@ func (b *Broker) End(ctx context.Context, who identity.Identity, connector strin
 		return "", fmt.Errorf("end the grant: %w", err)
 	}
 	became := b.revoking().record(ctx, was.Record)
-	b.tell(ctx, Event{Name: EventDisconnected, Connector: connector, Owner: owner, By: who.ID(),
+	b.emit(ctx, Event{Name: EventDisconnected, Connector: connector, Owner: owner, By: who.ID(),
 		Detail: string(became)})
 	return became, nil
 }
@@ -574,7 +574,7 @@ func (b *Broker) SignedIn(ctx context.Context, who identity.Identity) error {
 		return fmt.Errorf("prolong offline consents: %w", err)
 	}
 	for _, e := range ended {
-		b.tell(ctx, Event{Name: EventWithdrawn, Connector: e.Connector, Owner: e.Owner, App: e.App, By: who.ID(),
+		b.emit(ctx, Event{Name: EventWithdrawn, Connector: e.Connector, Owner: e.Owner, App: e.App, By: who.ID(),
 			Detail: "sign_in"})
 	}
 	return nil

@@ -376,7 +376,7 @@ func (b *Broker) bound(ctx context.Context, r Record, t Tokens) (Tokens, error) 
 // once for all grants of the connector.
 func (b *Broker) elsewhere(r Record, e *MovedError) error {
 	key := r.Connector + ": " + e.Error()
-	if _, told := b.misplaced.Get(key); !told {
+	if _, known := b.misplaced.Get(key); !known {
 		b.misplaced.Put(key, "", 1)
 		b.Log.Warn("grants of a connector are not lent, because its address is another one than when they were "+
 			"connected: put it back, or have people connect again", "connector", r.Connector, "error", e.Error())
@@ -515,8 +515,8 @@ func (b *Broker) await(ctx context.Context, f *flight, connector string) error {
 func (b *Broker) noteUse(grant, app string) {
 	now := b.Store.Now()
 	b.mu.Lock()
-	last, told := b.used[use{grant, app}]
-	if told && time.Since(last) < usedEvery || b.closed {
+	last, known := b.used[use{grant, app}]
+	if known && time.Since(last) < usedEvery || b.closed {
 		b.mu.Unlock()
 		return
 	}

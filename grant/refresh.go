@@ -423,7 +423,7 @@ func (b *Broker) changed(ctx context.Context, r Record, s Status, reason string)
 	if s == Active {
 		name = EventRecovered
 	}
-	b.tell(ctx, Event{Name: name, Connector: r.Connector, Owner: r.Owner, Detail: fmt.Sprintf("%s: %s", s, reason)})
+	b.emit(ctx, Event{Name: name, Connector: r.Connector, Owner: r.Owner, Detail: fmt.Sprintf("%s: %s", s, reason)})
 }
 
 // save commits a result before anybody gets it. Where the store cannot be written the

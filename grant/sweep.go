@@ -93,7 +93,7 @@ func (b *Broker) endOffline(ctx context.Context, k Kept) {
 			}
 			return // the next sweep goes on with it
 		}
-		b.tell(ctx, Event{Name: EventWithdrawn, Connector: k.Connector, Owner: k.Owner, App: c.App,
+		b.emit(ctx, Event{Name: EventWithdrawn, Connector: k.Connector, Owner: k.Owner, App: c.App,
 			Detail: "sessions_ended"})
 		var err error
 		if k, err = keptByID(ctx, b.Store, k.ID); err != nil {
