@@ -122,9 +122,7 @@ func (g *Gateway) newLease(w http.ResponseWriter, r *http.Request, ev *observe.E
 	if c.end.Before(idle) {
 		idle = c.end
 	}
-	who := c.party.Session
-	sealed, err := g.o.Sessions.SealLease(session.Lease{App: c.app.ID, Asserted: c.asserted,
-		Groups: session.DigestOfGroups(who.Groups, who.GroupsUnknown), Idle: idle, End: c.end})
+	sealed, err := g.o.Sessions.SealLease(session.Lease{App: c.app.ID, Asserted: c.asserted, Idle: idle, End: c.end})
 	if err != nil {
 		return callerProblem(errors.Join(errPerson, err))
 	}

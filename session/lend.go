@@ -1,13 +1,11 @@
 package session
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +16,7 @@ import (
 // an app asks for what somebody lends while it has no new assertion of theirs. Both are
 // sealed, and apps can read or change neither.
 const (
-	lendVersion = 1
+	lendVersion = 2
 	// MaxLend is the longest of them as text, in bytes.
 	MaxLend = 2048
 )
@@ -39,32 +37,11 @@ type Asserted struct {
 type Lease struct {
 	App string
 	Asserted
-	Groups GroupDigest // of the person, when the lease was made
 	// Idle is when the lease ends unless an assertion is shown, End when it ends in any
 	// case: with the session.
 	Idle, End time.Time
 
 	generation uint32 // the first one of the sign-in that had not ended then
-}
-
-// GroupDigest tells whether groups are others than before, and not which they are.
-type GroupDigest [8]byte
-
-// DigestOfGroups returns the digest of groups in any order. Groups that are not known are
-// not the same as none.
-func DigestOfGroups(groups []string, unknown bool) (d GroupDigest) {
-	h := sha256.New()
-	h.Write([]byte("sallyport groups of a lease\x00"))
-	known := byte(1)
-	if unknown {
-		known = 0
-	}
-	h.Write([]byte{known})
-	for _, g := range slices.Compact(slices.Sorted(slices.Values(groups))) {
-		h.Write(append(binary.AppendUvarint(nil, uint64(len(g))), g...))
-	}
-	copy(d[:], h.Sum(nil))
-	return d
 }
 
 func newLendKeys(k Key) carriedKeys { return newCarriedKeys(k, "lending", "lending secrets") }
@@ -104,7 +81,6 @@ func (m *Manager) SealLease(l Lease) (string, error) {
 	for _, t := range [...]time.Time{l.IssuedAt, l.Idle, l.End} {
 		b = binary.BigEndian.AppendUint64(b, uint64(t.UnixMilli()))
 	}
-	b = append(b, l.Groups[:]...)
 	sealed := m.sealLend("lease", appendTexts(b, l.App, l.Person, l.Org, l.SID))
 	if len(sealed) > MaxLend {
 		return "", fmt.Errorf("seal lease: %w", ErrTooLarge)
@@ -181,7 +157,7 @@ func EndedAfter(ended Ended, person, org string, at time.Time) bool {
 }
 
 func parseLease(b []byte) (l Lease, ok bool) {
-	const head = 1 + 4 + 3*8 + len(l.Groups)
+	const head = 1 + 4 + 3*8
 	if len(b) < head || b[0] != lendVersion {
 		return Lease{}, false
 	}
@@ -189,7 +165,6 @@ func parseLease(b []byte) (l Lease, ok bool) {
 	for i, t := range [...]*time.Time{&l.IssuedAt, &l.Idle, &l.End} {
 		*t = time.UnixMilli(int64(binary.BigEndian.Uint64(b[5+8*i:]))).UTC()
 	}
-	copy(l.Groups[:], b[head-len(l.Groups):])
 	ok = cutTexts(b[head:], &l.App, &l.Person, &l.Org, &l.SID)
 	return l, ok
 }

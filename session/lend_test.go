@@ -13,8 +13,7 @@ import (
 // lease is one that an app gets for s, with an assertion that was made now.
 func lease(c *clock, s *Session) Lease {
 	return Lease{App: "board", Asserted: Asserted{Person: s.Identity.ID(), Org: s.Identity.Org.ID, SID: s.SID(),
-		IssuedAt: c.Now()}, Groups: DigestOfGroups(s.Identity.Groups, false), Idle: c.Now().Add(time.Hour),
-		End: s.Expires}
+		IssuedAt: c.Now()}, Idle: c.Now().Add(time.Hour), End: s.Expires}
 }
 
 func sealLease(t *testing.T, m *Manager, l Lease) string {
@@ -210,24 +209,6 @@ func TestP13_WhatAppsCarryIsSealedForOneUse(t *testing.T) {
 		if _, err := m.SealLease(l); err == nil {
 			t.Errorf("%s: sealed", name)
 		}
-	}
-}
-
-func TestTheDigestOfGroupsGoesByWhichTheyAre(t *testing.T) {
-	all := map[GroupDigest]string{}
-	for name, d := range map[string]GroupDigest{
-		"none": DigestOfGroups(nil, false), "unknown": DigestOfGroups(nil, true),
-		"unknown, but one": DigestOfGroups([]string{"a"}, true),
-		"ab":               DigestOfGroups([]string{"ab"}, false), "a b": DigestOfGroups([]string{"a", "b"}, false),
-		"a": DigestOfGroups([]string{"a"}, false),
-	} {
-		if twin, ok := all[d]; ok {
-			t.Errorf("%s and %s are the same", name, twin)
-		}
-		all[d] = name
-	}
-	if DigestOfGroups([]string{"b", "a", "b"}, false) != DigestOfGroups([]string{"a", "b"}, false) {
-		t.Error("the order counts")
 	}
 }
 
