@@ -27,6 +27,9 @@ type Database struct {
 	Last string
 	// Clock is the question for the time in milliseconds; "": this machine's.
 	Clock string
+	// Refuses reports whether an error means that the database does not take a value, now or
+	// later, while it may take others.
+	Refuses func(error) bool
 	// Usable says why what is open is not the database any more; nil: it always is.
 	Usable func() error
 	// Begin prepares a transaction that writes. Until its end no other one of any

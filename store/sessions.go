@@ -64,11 +64,11 @@ func plain(text string) string {
 }
 
 // Dropped is how many sign-ins the list lacks because too many waited to be
-// written.
+// written, or because the database refused them.
 func (s *Store) Dropped() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.dropped
+	return s.dropped + s.refused
 }
 
 // Sessions returns the sign-ins that neither are over nor have ended, the newest
@@ -207,19 +207,34 @@ func likeOrg(org string) string {
 	return "%" + strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(string(text)) + "%"
 }
 
-// writeSignIns puts those that wait on the list, some at a time.
+// writeSignIns puts those that wait on the list, some at a time. Where the database refuses one
+// of them they are written one by one until that is found, which is left out: it would be
+// refused again, and nothing behind it would ever be written.
 func (s *Store) writeSignIns(ctx context.Context) error {
+	atOnce := signInsAtOnce
 	for {
 		s.mu.Lock()
-		some := slices.Clone(s.signIns[:min(len(s.signIns), signInsAtOnce)])
+		some := slices.Clone(s.signIns[:min(len(s.signIns), atOnce)])
 		s.mu.Unlock()
 		if len(some) == 0 {
 			return nil
 		}
-		if err := s.insertSignIns(ctx, some); err != nil {
+		err := s.insertSignIns(ctx, some)
+		refused := s.d.Refuses(err)
+		if refused && len(some) > 1 {
+			atOnce = 1
+			continue
+		}
+		if err != nil && !refused {
 			return fmt.Errorf("put sign-ins on the list: %w", err)
 		}
 		s.mu.Lock()
+		if refused {
+			atOnce = signInsAtOnce
+			if s.refused++; s.refused == 1 {
+				s.o.Log.Error("the database refuses a sign-in: the list lacks it", "error", err)
+			}
+		}
 		s.signIns = slices.Delete(s.signIns, 0, len(some))
 		if len(s.signIns) == 0 {
 			s.signIns = nil

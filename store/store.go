@@ -98,7 +98,8 @@ type Store struct {
 	pending map[place]waiting
 	full    bool // there was too much, and the tables have not been looked at since
 	signIns []session.Entry
-	dropped int // sign-ins that the list lacks
+	dropped int // sign-ins that the list lacks because too many waited
+	refused int // and because the database did not take them
 	self    replica
 	longest time.Duration // the longest absolute timeout of all replicas
 
@@ -157,6 +158,9 @@ func New(ctx context.Context, d Database, o Options) (*Store, error) {
 	}
 	if d.Follow == nil {
 		d.Follow = d.DB
+	}
+	if d.Refuses == nil {
+		d.Refuses = func(error) bool { return false }
 	}
 	if d.Usable == nil {
 		d.Usable = func() error { return nil }
@@ -483,16 +487,7 @@ func (s *Store) writeWhatWaits(ctx context.Context) {
 		if s.Fresh().IsZero() { // there may be no tables yet
 			continue
 		}
-		err := s.writePending(ctx)
-		if err == nil {
-			err = s.writeSignIns(ctx)
-		}
-		if err == nil {
-			err = s.announce(ctx)
-		}
-		if err == nil {
-			err = s.tidy(ctx)
-		}
+		err := s.writeAll(ctx)
 		if ctx.Err() == nil {
 			s.writes.tell(err)
 		}
@@ -500,6 +495,19 @@ func (s *Store) writeWhatWaits(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// writeAll goes on behind what the database refuses: that holds up nothing else. With any other
+// error it is most likely away, and each further question would wait for its answer.
+func (s *Store) writeAll(ctx context.Context) (all error) {
+	for _, write := range [...]func(context.Context) error{s.writePending, s.writeSignIns, s.announce, s.tidy} {
+		err := write(ctx)
+		all = errors.Join(all, err)
+		if err != nil && !s.d.Refuses(err) {
+			break
+		}
+	}
+	return all
 }
 
 // writeLast writes what waits when the process ends, if that can be done quickly.
@@ -631,8 +639,9 @@ func (s *Store) measureClock(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// writePending writes what could not be written before.
-func (s *Store) writePending(ctx context.Context) error {
+// writePending writes what could not be written before. What the database refuses goes on to
+// wait: it is not forgotten.
+func (s *Store) writePending(ctx context.Context) (refused error) {
 	s.mu.Lock()
 	var list []waiting
 	for _, w := range s.pending {
@@ -642,7 +651,12 @@ func (s *Store) writePending(ctx context.Context) error {
 	now := s.Now().UnixMilli()
 	for _, w := range list {
 		if w.record.Until > now {
-			if _, err := s.write(ctx, w.record, w.person); err != nil {
+			_, err := s.write(ctx, w.record, w.person)
+			if s.d.Refuses(err) {
+				refused = err
+				continue
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -652,7 +666,7 @@ func (s *Store) writePending(ctx context.Context) error {
 		}
 		s.mu.Unlock()
 	}
-	return nil
+	return refused
 }
 
 // tidy deletes what is over in any case, and merges what is too much; a piece at a

@@ -10,7 +10,9 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"database/sql"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -86,7 +88,7 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		Last:    `select last_value from sallyport_ended_seq_seq`,
 		Clock:   `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
 		Begin:   begin,
-		Durable: durable, RowLock: `for update`,
+		Durable: durable, RowLock: `for update`, Refuses: refuses,
 		Announce: func(ctx context.Context, tx *sql.Tx, seq int64) error {
 			_, err := tx.ExecContext(ctx, `select pg_notify($1, $2)`, channel, fmt.Sprint("ended ", seq))
 			return err
@@ -105,6 +107,13 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	return s, nil
+}
+
+// refuses reports whether an error is about a value: it cannot be read as what it should be
+// (class 22 of SQLSTATE), a constraint does not allow it (23), or it is too large (54).
+func refuses(err error) bool {
+	said, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && len(said.Code) == 5 && slices.Contains([]string{"22", "23", "54"}, said.Code[:2])
 }
 
 // primaryOnly refuses standbys, also where one stands first in the address or answers at its

@@ -16,7 +16,8 @@ import (
 	"os"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver
+	driver "modernc.org/sqlite"
+	codes "modernc.org/sqlite/lib"
 
 	"github.com/sallyport-proxy/sallyport/store"
 )
@@ -93,8 +94,8 @@ func database(db, follow, lists *sql.DB, path string, opened os.FileInfo) store.
 		DB: db, Follow: follow, Lists: lists, Embedded: true, Every: look,
 		Bytes: "blob", Serial: "integer primary key autoincrement",
 		Last:   `select coalesce((select seq from sqlite_sequence where name = 'sallyport_ended'), 0)`,
-		Usable: sameFile,
-		Room:   (&reserve{path: path + ".reserve"}).room(db),
+		Usable: sameFile, Refuses: refuses,
+		Room: (&reserve{path: path + ".reserve"}).room(db),
 		// No Begin: what the driver's immediate transaction has locked is enough.
 		Changed: func(ctx context.Context) (bool, error) {
 			was := version
@@ -105,4 +106,17 @@ func database(db, follow, lists *sql.DB, path string, opened os.FileInfo) store.
 			return version != was, nil
 		},
 	}
+}
+
+// refuses reports whether an error is about a value and not about the file.
+func refuses(err error) bool {
+	failed, ok := errors.AsType[*driver.Error](err)
+	if !ok {
+		return false
+	}
+	switch failed.Code() & 0xff {
+	case codes.SQLITE_CONSTRAINT, codes.SQLITE_TOOBIG, codes.SQLITE_MISMATCH:
+		return true
+	}
+	return false
 }

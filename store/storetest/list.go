@@ -183,6 +183,34 @@ func listPruned(t *testing.T, d Database) {
 	}
 }
 
+// listRefused has the database refuse one sign-in for good. What waits behind it is written all
+// the same: the others, that the replica is there, and what is to be deleted.
+func listRefused(t *testing.T, d Database) {
+	if err := d.Open(t, store.Options{}).Close(); err != nil { // makes the tables
+		t.Fatal(err)
+	}
+	d.Exec(t, `alter table sallyport_sessions add column of_operator text check (person <> 'p:person-refused')`)
+	d.Exec(t, `insert into sallyport_once (value, until_ms) values ('over', 1)`)
+	a := d.Open(t, store.Options{Absolute: time.Hour})
+	before, refused, after := person("before"), person("refused"), person("after")
+	for _, s := range []session.Session{before, refused, refused, after} {
+		a.NoteSignIn(entryOf(s))
+	}
+	testenv.Within(t, soon, "the others are written", func() bool {
+		return d.Number(t, `select count(*) from sallyport_sessions`) == 2
+	})
+	testenv.Within(t, soon, "the replica is known", func() bool {
+		return d.Number(t, `select count(*) from sallyport_replicas`) == 1
+	})
+	testenv.Within(t, soon, "what is over is deleted", func() bool {
+		return d.Number(t, `select count(*) from sallyport_once`) == 0
+	})
+	if lists(t, a, refused) || !lists(t, a, after) || a.Dropped() != 2 || !a.Writable() {
+		t.Errorf("the refused one is listed (%t), the other is not (%t), %d are said to be missing, writable: %t",
+			lists(t, a, refused), !lists(t, a, after), a.Dropped(), a.Writable())
+	}
+}
+
 func listFull(t *testing.T, d Database) {
 	a := d.Open(t, store.Options{})
 	before := person("before")

@@ -74,6 +74,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Database) {
 		"the list is bounded, the newest first":               listBounded,
 		"nobody on the list who is over":                      listPruned,
 		"too many sign-ins that wait are left out":            listFull,
+		"a sign-in that is refused holds up nothing":          listRefused,
 		"cuts are kept for the longest timeout of all":        keptForTheLongest,
 		"a command ends and lists beside replicas":            briefly,
 		"a command makes nothing":                             makesNothing,

@@ -36,7 +36,7 @@ func (p *Process) measureEnded(reg prometheus.Registerer) {
 		offset: desc("store_clock_offset_seconds", "How far the clock of the store's database is ahead of this "+
 			"machine's. Only with a store."),
 		unlisted: desc("store_unlisted_sign_ins_total", "Sign-ins that the list of sessions lacks, because too many "+
-			"waited for the store to be written. Only with a store."),
+			"waited for the store to be written, or it refused them. Only with a store."),
 	})
 }
 
