@@ -25,10 +25,14 @@ func (g *Grants) Claim(ctx context.Context, value string, until time.Time) (take
 	claim, took := claimKeys(value)
 	err = g.change(ctx, g.s.d.Durable, false, func(ctx context.Context, tx *sql.Tx) error {
 		taken = false
+		now, err := g.s.timeIn(ctx, tx)
+		if err != nil {
+			return fmt.Errorf("claim: %w", err)
+		}
 		done, err := tx.ExecContext(ctx, `insert into sallyport_once (value, until_ms) values ($1, $2)
 			on conflict (value) do update set until_ms = excluded.until_ms
 			where sallyport_once.until_ms <= $3 or sallyport_once.until_ms > $4`,
-			claim[:], until.UnixMilli(), g.s.Now().UnixMilli(), until.Add(grant.ClocksApart).UnixMilli())
+			claim[:], until.UnixMilli(), now.UnixMilli(), until.Add(grant.ClocksApart).UnixMilli())
 		if err != nil {
 			return fmt.Errorf("claim: %w", err)
 		}

@@ -554,9 +554,9 @@ func insertOnce(ctx context.Context, tx *sql.Tx, value [32]byte, until int64) (f
 	return n == 1, err
 }
 
-// clock is the time by the clock of the database, which it asks anew. Whatever deletes goes by
-// that: until the offset is measured again, Now is wrong by as much as this machine's clock was set.
-func (s *Store) clock(ctx context.Context, tx *sql.Tx) (time.Time, error) {
+// timeIn is Now, asked for in tx. Until the offset is measured again, Now is wrong by as much as
+// this machine's clock was set.
+func (s *Store) timeIn(ctx context.Context, tx *sql.Tx) (time.Time, error) {
 	if s.d.Clock == "" {
 		return s.Now(), nil
 	}
@@ -567,11 +567,12 @@ func (s *Store) clock(ctx context.Context, tx *sql.Tx) (time.Time, error) {
 	return time.UnixMilli(ms), nil
 }
 
-// prune deletes some of what is over in any case, also by a clock that is behind, and says what
-// time it is: what is deleted too early lets in again who has signed out.
+// prune deletes some of what is over in any case, also by a clock that is behind. It says what
+// time it is by the clock of the database, which it asks anew: what is deleted too early lets in
+// again who has signed out.
 func (s *Store) prune(ctx context.Context) (now time.Time, more bool, err error) {
-	err = s.transact(ctx, func(tx *sql.Tx) (err error) {
-		if now, err = s.clock(ctx, tx); err != nil {
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		if now, err = s.timeIn(ctx, tx); err != nil {
 			return err
 		}
 		late := now.Add(-grant.ClocksApart).UnixMilli()

@@ -111,6 +111,9 @@ type state struct {
 type row struct {
 	grant.Record
 	state
+	// now is when it was read, by the clock of the database, which was asked with it: a lease
+	// is not over for a replica whose own clock was just set forward.
+	now time.Time
 }
 
 const grantColumns = `g.id, g.connector, g.owner_kind, g.owner_id, g.account_id, g.account_name, g.region, g.chain,
@@ -168,9 +171,14 @@ func (g *Grants) lockAny(ctx context.Context, tx *sql.Tx, where string, args ...
 	}
 	var r row
 	places, complete := grantScan(&r.Record)
-	places = append(places, &r.newest, &r.attempt, &r.began, &r.until, &r.shown, &r.shownSince)
+	var now int64
+	clock := `0`
+	if g.s.d.Clock != "" {
+		clock = `(` + g.s.d.Clock + `)`
+	}
+	places = append(places, &r.newest, &r.attempt, &r.began, &r.until, &r.shown, &r.shownSince, &now)
 	err := tx.QueryRowContext(ctx, `select `+grantColumns+`, coalesce(f.generation, 0), coalesce(f.attempt, ''),
-		coalesce(f.began_ms, 0), coalesce(f.until_ms, 0), coalesce(f.shown, 0), coalesce(f.shown_ms, 0)
+		coalesce(f.began_ms, 0), coalesce(f.until_ms, 0), coalesce(f.shown, 0), coalesce(f.shown_ms, 0), `+clock+`
 		from sallyport_grants g left join sallyport_grant_refreshes f on f.grant_id = g.id
 		where `+where, args...).Scan(places...)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -181,6 +189,9 @@ func (g *Grants) lockAny(ctx context.Context, tx *sql.Tx, where string, args ...
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the grant: %w", err)
+	}
+	if r.now = time.UnixMilli(now); g.s.d.Clock == "" {
+		r.now = g.s.Now()
 	}
 	return &r, nil
 }
@@ -628,7 +639,7 @@ func (g *Grants) moveOne(ctx context.Context, tx *sql.Tx, id string, to grant.Ow
 	if err != nil {
 		return err
 	}
-	if g.leased(r) {
+	if r.leased() {
 		return refusal{grant.ErrHeld}
 	}
 	key := grant.Key{Connector: r.Connector, Owner: to}
@@ -676,9 +687,8 @@ func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []s
 }
 
 // leased reports whether somebody may show the refresh token of r now.
-func (g *Grants) leased(r *row) bool {
-	now := g.s.Now()
-	return r.attempt != "" && r.until > now.UnixMilli() && !grant.Lease{Until: timeOf(r.until)}.IsAhead(now)
+func (r *row) leased() bool {
+	return r.attempt != "" && r.until > r.now.UnixMilli() && !grant.Lease{Until: timeOf(r.until)}.IsAhead(r.now)
 }
 
 // SetStatus implements grant.Store.
@@ -691,7 +701,7 @@ func (g *Grants) SetStatus(ctx context.Context, id string, generation int64, sta
 			return err
 		case r.Generation != generation:
 			return refusal{grant.ErrChanged}
-		case g.leased(r):
+		case r.leased():
 			return refusal{grant.ErrHeld}
 		}
 		return g.setStatus(ctx, tx, r, status, reason, retryAt)
@@ -851,13 +861,12 @@ func (g *Grants) Lease(ctx context.Context, id string, generation int64) (l gran
 			return refusal{grant.ErrRolledBack}
 		case r.Generation != generation:
 			return refusal{grant.ErrChanged}
-		case g.leased(r):
+		case r.leased():
 			l.Until = timeOf(r.until)
 			return refusal{grant.ErrHeld}
 		}
 		r.countAttempt() // of a holder that went without a word
-		now := g.s.Now()
-		r.attempt, r.began, r.until = rand.Text(), now.UnixMilli(), now.Add(grant.LeaseTime).UnixMilli()
+		r.attempt, r.began, r.until = rand.Text(), r.now.UnixMilli(), r.now.Add(grant.LeaseTime).UnixMilli()
 		l = grant.Lease{ID: id, Attempt: r.attempt, Generation: generation, Shown: r.shown,
 			Since: timeOf(r.shownSince), Until: timeOf(r.until)}
 		was = r.Record
@@ -887,7 +896,7 @@ func (s *state) countAttempt() {
 func (g *Grants) held(ctx context.Context, tx *sql.Tx, l grant.Lease) (*row, error) {
 	r, err := g.lockByID(ctx, tx, l.ID)
 	if errors.Is(err, grant.ErrNotFound) || err == nil && (r.Generation != l.Generation ||
-		r.attempt != l.Attempt || r.attempt == "" || r.until <= g.s.Now().UnixMilli()) {
+		r.attempt != l.Attempt || r.attempt == "" || r.until <= r.now.UnixMilli()) {
 		return nil, refusal{grant.ErrFenced}
 	}
 	return r, err
@@ -901,7 +910,7 @@ func (g *Grants) Renew(ctx context.Context, l grant.Lease) (grant.Lease, error) 
 		if err != nil {
 			return err
 		}
-		r.until = g.s.Now().Add(grant.LeaseTime).UnixMilli()
+		r.until = r.now.Add(grant.LeaseTime).UnixMilli()
 		renewed.Until = timeOf(r.until)
 		return putState(ctx, tx, r.ID, r.state)
 	})

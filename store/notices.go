@@ -56,9 +56,7 @@ func (g *Grants) Notices(ctx context.Context, app string, most int) (list []gran
 	var due int64
 	err = g.s.d.Lists.QueryRowContext(looked, `select due_ms from sallyport_grant_notices where app = $1
 		order by seq limit 1`, app).Scan(&due)
-	now := g.s.Now()
-	ahead := now.Add(grant.NoticeWait + grant.ClocksApart).UnixMilli() // from before the clock was set back
-	if errors.Is(err, sql.ErrNoRows) || err == nil && due > now.UnixMilli() && due <= ahead {
+	if now := g.s.Now(); errors.Is(err, sql.ErrNoRows) || err == nil && due > now.UnixMilli() && due <= tooFar(now) {
 		return nil, nil
 	}
 	if err != nil {
@@ -66,6 +64,10 @@ func (g *Grants) Notices(ctx context.Context, app string, most int) (list []gran
 	}
 	err = g.change(ctx, g.s.d.Durable, false, func(ctx context.Context, tx *sql.Tx) error {
 		list = nil
+		now, err := g.s.timeIn(ctx, tx)
+		if err != nil {
+			return fmt.Errorf("take notices: %w", err)
+		}
 		// due_ms is asked for once more by itself: who waited for a row sees what it is now.
 		rows, err := tx.QueryContext(ctx, `update sallyport_grant_notices set due_ms = $1
 			where seq in (select seq from sallyport_grant_notices where app = $2 and at_ms > $3 order by seq limit $4)
@@ -73,7 +75,7 @@ func (g *Grants) Notices(ctx context.Context, app string, most int) (list []gran
 					where other.app = $2 and other.due_ms > $5 and other.due_ms <= $6)
 			returning seq, app, kind, connector, owner_kind, owner_id, status, at_ms, tries`,
 			now.Add(grant.NoticeLease).UnixMilli(), app, now.Add(-grant.NoticeLife).UnixMilli(), most, now.UnixMilli(),
-			ahead)
+			tooFar(now))
 		if err != nil {
 			return fmt.Errorf("take notices: %w", err)
 		}
@@ -96,6 +98,9 @@ func (g *Grants) Notices(ctx context.Context, app string, most int) (list []gran
 	slices.SortFunc(list, func(a, b grant.Notice) int { return cmp.Compare(a.ID, b.ID) })
 	return list, nil
 }
+
+// tooFar is later than a notice can be due, unless that is from before the clock was set back.
+func tooFar(now time.Time) int64 { return now.Add(grant.NoticeWait + grant.ClocksApart).UnixMilli() }
 
 // Noticed implements grant.Store.
 func (g *Grants) Noticed(ctx context.Context, n grant.Notice) error {
@@ -122,7 +127,7 @@ func (g *Grants) noticeChange(ctx context.Context, statement string, args ...any
 func (g *Grants) ForgetNotices(ctx context.Context, age time.Duration) (lost map[string]int, err error) {
 	err = g.change(ctx, g.s.d.Durable, false, func(ctx context.Context, tx *sql.Tx) error {
 		lost = map[string]int{}
-		now, err := g.s.clock(ctx, tx)
+		now, err := g.s.timeIn(ctx, tx)
 		if err != nil {
 			return err
 		}

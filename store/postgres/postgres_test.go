@@ -387,3 +387,44 @@ func TestWhatAGrantTakes(t *testing.T) {
 		}
 	})
 }
+
+// What one replica holds no other one takes because its machine's clock was set forward and the
+// database has not been asked for the time since: a refresh token that is shown twice at once
+// may end the connection, and an app would be told the same twice.
+func TestP14_AClockThatIsSetForwardTakesNothingFromItsHolder(t *testing.T) {
+	server := storetest.NeedServer(t)
+	address := server.Database(t)
+	wire := storetest.NewWire(t, server.Address)
+	var ahead atomic.Int64
+	open := func(address string, now func() time.Time) *store.Grants {
+		s, err := Open(t.Context(), address, Options{Options: store.Options{Now: now}})
+		testenv.Check(t, err)
+		t.Cleanup(func() { _ = s.Close() })
+		return s.Grants()
+	}
+	holder := open(address, nil)
+	other := open(strings.Replace(address, server.Address, wire.Address(), 1),
+		func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+	kept, err := holder.Connect(t.Context(), grant.Record{Key: grant.Key{Connector: "things",
+		Owner: grant.Owner{Kind: grant.OwnedByUser, ID: "p:ann"}}, Status: grant.Active},
+		grant.Consent{App: "app", By: "p:ann"}, 0,
+		func(r grant.Record) (grant.Record, error) { return r, nil })
+	testenv.Check(t, err)
+	lease, _, err := holder.Lease(t.Context(), kept.ID, kept.Generation)
+	testenv.Check(t, err)
+	until := holder.Now().Add(grant.CallTime)
+	_, err = holder.Claim(t.Context(), "event", until)
+	testenv.Check(t, err)
+
+	wire.Slow("clock_timestamp", 3*time.Second)
+	ahead.Store(int64(grant.LeaseTime + time.Second))
+	if _, _, err := other.Lease(t.Context(), kept.ID, kept.Generation); !errors.Is(err, grant.ErrHeld) {
+		t.Errorf("another replica may show the refresh token too: %v", err)
+	}
+	if _, err := other.Claim(t.Context(), "event", until); !errors.Is(err, grant.ErrHeld) {
+		t.Errorf("another replica may hand on the event too: %v", err)
+	}
+	if _, err := holder.Renew(t.Context(), lease); err != nil {
+		t.Errorf("the holder: %v", err)
+	}
+}
