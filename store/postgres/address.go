@@ -36,8 +36,9 @@ const attrs = "target_session_attrs"
 
 const addressForm = "postgres://user@host/database, or postgres:///database?host=/run/postgresql for a socket"
 
-// ParseAddress reads the URL of a database. It looks at nothing else: neither at the
-// environment nor at files. Its errors begin with "must" and repeat nothing of v.
+// ParseAddress reads the URL of a database. It looks at nothing else, neither at the
+// environment nor at files, and neither changes which servers are asked or what they must
+// prove. Its errors begin with "must" and repeat nothing of v.
 //
 // Over a network a server is verified (sslmode=verify-full) if nothing else is said.
 // libpq's own default, prefer, encrypts for anybody who answers, and does without where
@@ -96,8 +97,9 @@ func ParseAddress(v string) (a Address, err error) {
 	return a, nil
 }
 
-// overNetwork reports whether any of the hosts is another machine. Without a host
-// it is a socket of this one.
+// overNetwork reports whether any of the hosts is another machine. Without a host the
+// environment would say which server it is (PGHOST, PGSERVICE), and might say that it need
+// prove nothing.
 func overNetwork(hosts string, params url.Values) (network bool, err error) {
 	list := strings.Split(hosts, ",")
 	if given := params.Get("host"); given != "" {
@@ -119,7 +121,10 @@ func overNetwork(hosts string, params url.Values) (network bool, err error) {
 		if decoded, err := url.PathUnescape(host); err == nil { // %2Frun%2Fpostgresql is a socket too
 			host = decoded
 		}
-		network = network || host != "" && host[0] != '/' && host[0] != '@' && !hostname.IsLoopback(host)
+		if host == "" {
+			return false, errors.New("must name the server, such as " + addressForm)
+		}
+		network = network || host[0] != '/' && host[0] != '@' && !hostname.IsLoopback(host)
 	}
 	return network, nil
 }

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"crypto/x509"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -55,23 +57,59 @@ func TestAddressesThatAreRefused(t *testing.T) {
 		"postgres://u@db.example.com/s?sslmode=allow":           "over a network",
 		"postgres://u@localhost,db.example.com/s?sslmode=allow": "over a network",
 		"postgres:///s?host=db.example.com&sslmode=prefer":      "over a network",
-		"postgres://u@db/s?sslmode=on":                          "as its sslmode",
-		"postgres://u@db/s?sslmode=disable&sslmode=require":     "twice",
-		"postgres://u@db/s?service=other":                       "service",
-		"postgres://u@db:0/s":                                   "port",
-		"postgres://u@db:99999/s":                               "port",
-		"postgres://u@db:/s":                                    "port",
-		"postgres://u@fe80::1/s":                                "brackets",
-		"postgres://u@db/s?%zz":                                 "name=value",
-		"postgres://u@a,b/s?target_session_attrs=hunter2":       "a standby cannot",
-		"postgres://u@a,b/s?target_session_attrs=read-only":     "a standby cannot",
-		"postgres:///s?target_session_attrs=prefer-standby":     "a standby cannot",
+		"postgres:///s":                                      "must name the server",
+		"postgres://u:hunter2@:5432/s":                       "must name the server",
+		"postgres://u@db,/s":                                 "must name the server",
+		"postgres://u@db/s?sslmode=on":                       "as its sslmode",
+		"postgres://u@db/s?sslmode=disable&sslmode=require":  "twice",
+		"postgres://u@db/s?service=other":                    "service",
+		"postgres://u@db:0/s":                                "port",
+		"postgres://u@db:99999/s":                            "port",
+		"postgres://u@db:/s":                                 "port",
+		"postgres://u@fe80::1/s":                             "brackets",
+		"postgres://u@db/s?%zz":                              "name=value",
+		"postgres://u@a,b/s?target_session_attrs=hunter2":    "a standby cannot",
+		"postgres://u@a,b/s?target_session_attrs=read-only":  "a standby cannot",
+		"postgres://h/s?target_session_attrs=prefer-standby": "a standby cannot",
 	} {
 		_, err := ParseAddress(v)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") ||
 			!strings.HasPrefix(err.Error(), "must ") {
 			t.Errorf("%s: %v", v, err)
 		}
+	}
+}
+
+// What the environment says for other programs changes neither which servers are asked nor
+// whether they prove who they are: the address was judged without it.
+func TestTheEnvironmentNamesNoServer(t *testing.T) {
+	services := filepath.Join(t.TempDir(), "services")
+	if err := os.WriteFile(services, []byte("[other]\nhost=other.example.com\nsslmode=disable\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, env := range map[string]map[string]string{
+		"host":    {"PGHOST": "other.example.com", "PGSSLMODE": "disable"},
+		"service": {"PGSERVICE": "other", "PGSERVICEFILE": services},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for key, value := range env {
+				t.Setenv(key, value)
+			}
+			for _, v := range []string{"postgres:///s", "postgres://u@/s", "postgres://u:p@:5433/s", "postgres://,/s",
+				"postgres://u@localhost/s", "postgres:///s?host=/run/postgresql", "postgres://u@db.example.com/s"} {
+				a, err := ParseAddress(v)
+				if err != nil {
+					continue
+				}
+				config, err := pgx.ParseConfig(a.URL())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(config.Host, "other") || a.Proven == (config.TLSConfig == nil) {
+					t.Errorf("%s: connects to %q, TLS: %t, exposed: %t", v, config.Host, config.TLSConfig != nil, a.Exposed)
+				}
+			}
+		})
 	}
 }
 
