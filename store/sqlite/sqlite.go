@@ -56,6 +56,11 @@ func openWith(ctx context.Context, path string, o store.Options, opened func(*sq
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	if !o.Brief { // a command ends somebody's sessions all the same
+		if err := closedToOthers(path); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+	}
 	// With one connection for each purpose this process's own calls wait for each other
 	// by their contexts, not by SQLite's polling; and who reads waits for no writer,
 	// because the log of SQLite (WAL) lets both do so at once.
@@ -72,6 +77,26 @@ func openWith(ctx context.Context, path string, o store.Options, opened func(*sq
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	return s, nil
+}
+
+// closedToOthers refuses a database that somebody made, or put back from a copy, for everybody
+// on this machine, as files with secrets are refused. SQLite makes what it keeps beside the
+// database with the database's own mode.
+func closedToOthers(path string) error {
+	for _, name := range [...]string{path, path + "-wal", path + "-shm"} {
+		info, err := os.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if mode := info.Mode().Perm(); mode&0o006 != 0 {
+			return fmt.Errorf("everybody on this machine can read or write file %s (mode %04o): run chmod o-rwx %s",
+				name, mode, name)
+		}
+	}
+	return nil
 }
 
 // address has every transaction take the lock for writing as it begins, so that

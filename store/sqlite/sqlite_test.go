@@ -165,6 +165,34 @@ func TestTheFileIsTheOwnersAlone(t *testing.T) {
 	}
 }
 
+// What other files with secrets must be, so must the database that somebody made, or put back
+// from a copy: people stand in it, and who can write it can sign in again who has signed out.
+func TestAFileThatIsOpenToEverybodyIsRefused(t *testing.T) {
+	for name, open := range map[string]struct {
+		behind string
+		mode   os.FileMode
+	}{"readable": {"", 0o644}, "writable": {"", 0o602}, "its log": {"-wal", 0o644}} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "sallyport.db")
+			for _, file := range []string{path, path + open.behind} {
+				testenv.Check(t, os.WriteFile(file, nil, 0o600))
+			}
+			testenv.Check(t, os.Chmod(path+open.behind, open.mode))
+			s, err := Open(t.Context(), path, store.Options{})
+			if err == nil {
+				_ = s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "chmod o-rwx "+path+open.behind) {
+				t.Errorf("opened with mode %04o: %v", open.mode, err)
+			}
+			testenv.Check(t, os.Chmod(path+open.behind, 0o660)) // a group for backups
+			s, err = Open(t.Context(), path, store.Options{})
+			testenv.Check(t, err)
+			testenv.Check(t, s.Close())
+		})
+	}
+}
+
 // The list of sign-ins names people, but who reads the file learns nothing that would
 // open a session.
 func TestP18_TheListHoldsNothingThatOpensASession(t *testing.T) {

@@ -42,9 +42,12 @@ func TestAStartSaysWhyItsStoreCannotBeWritten(t *testing.T) {
 			"permission denied (let the user that Sallyport runs as write to the file and to its directory)"},
 		"the file is somebody else's": {"touch $DISK/sallyport.db; chmod 400 $DISK/sallyport.db; DROP=-dac_override; ",
 			"permission denied (let the user that Sallyport runs as write to the file and to its directory)"},
-		"files cannot be made beside it": {"touch $DISK/sallyport.db; chmod 500 $DISK; DROP=-dac_override; ",
+		"files cannot be made beside it": {"touch $DISK/sallyport.db; chmod 600 $DISK/sallyport.db; " +
+			"chmod 500 $DISK; DROP=-dac_override; ",
 			"(let the user that Sallyport runs as write to the file and to its directory, where files are made " +
 				"beside it)"},
+		"everybody can read the file": {"touch $DISK/sallyport.db; chmod 644 $DISK/sallyport.db; ",
+			"(mode 0644): run chmod o-rwx it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -69,7 +72,7 @@ routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticat
 			if !ok || exit.ExitCode() != 1 {
 				t.Errorf("it ended with %v", err)
 			}
-			text := errs.String()
+			text := strings.ReplaceAll(errs.String(), filepath.Join(mounted, "sallyport.db"), "it")
 			if !strings.HasPrefix(text, "sallyport: open store") || !strings.HasSuffix(text, tt.says+"\n") ||
 				strings.Count(text, "\n") != 1 {
 				t.Errorf("it said\n%s%s", text, out.String())
