@@ -296,14 +296,25 @@ func (s *Store) readNew(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var given int64
-	if err := s.d.Follow.QueryRowContext(ctx, s.d.Last).Scan(&given); err != nil {
+	// Of one connection: what it takes to get it is not how long an answer takes.
+	conn, err := s.d.Follow.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("read ended sessions: %w", err)
+	}
+	defer conn.Close()
+	if s.clock == nil {
+		if err := s.measureClock(ctx, conn); err != nil {
+			return err
+		}
+	}
+	given, err := s.askLast(ctx, conn)
+	if err != nil {
 		return fmt.Errorf("read ended sessions: %w", err)
 	}
 	if given < s.last { // an older copy was restored
 		s.last = 0
 	}
-	rows, err := s.d.Follow.QueryContext(ctx, `select seq, kind, key, whose, below, before_ms, until_ms
+	rows, err := conn.QueryContext(ctx, `select seq, kind, key, whose, below, before_ms, until_ms
 		from sallyport_ended where seq > $1 order by seq`, s.last)
 	if err != nil {
 		return fmt.Errorf("read ended sessions: %w", err)

@@ -48,13 +48,14 @@ const (
 	readAnyway = 5 * time.Second
 	pruneEvery = time.Minute
 	// workEvery is how often to look for something to write, and again after a failure.
-	workEvery  = time.Second
-	lastTime   = 2 * time.Second // for what waits when the store is closed
-	lostNamed  = 100             // sign-outs that are lost are named, at most
-	clockEvery = 10 * time.Second
-	clockApart = 2 * time.Second // is told as a warning
-	clockAsks  = 4               // how often the time is asked for at most
-	clockQuick = 2 * time.Millisecond
+	workEvery = time.Second
+	lastTime  = 2 * time.Second // for what waits when the store is closed
+	lostNamed = 100             // sign-outs that are lost are named, at most
+	// replicasEvery is how often to read which replicas there are.
+	replicasEvery = 10 * time.Second
+	clockApart    = 2 * time.Second // is told as a warning
+	clockAsks     = 4               // how often the time is asked for at a start, at most
+	clockQuick    = 2 * time.Millisecond
 )
 
 // Options configure a Store. All of them may be left out.
@@ -105,9 +106,10 @@ type Store struct {
 
 	// Only one goroutine reads: New, then follow.
 	migrated     bool
-	last         int64 // the newest row that is in the view
-	read, clocks time.Time
-	apart        bool // so are the clocks, and that was told
+	last         int64     // the newest row that is in the view
+	read, others time.Time // when the tables were, and the replicas
+	clock        *timed    // the best answer about the database's clock; nil: there was none
+	apart        bool      // so are the clocks, and that was told
 	reads        health
 
 	// Only one writes what waits.
@@ -217,7 +219,7 @@ func (s *Store) openBriefly(ctx context.Context) error {
 		return ErrNoTables
 	}
 	s.migrated = true
-	if err := s.measureClock(ctx, s.o.Now()); err != nil {
+	if err := s.measureClock(limited, s.d.Follow); err != nil {
 		return err
 	}
 	return s.readReplicas(limited)
@@ -556,7 +558,7 @@ func (h *health) tell(err error) {
 func (s *Store) catchUp(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
-			s.last, s.read, s.clocks = 0, time.Time{}, time.Time{}
+			s.last, s.read, s.others = 0, time.Time{}, time.Time{}
 		}
 	}()
 	if err := s.d.Usable(); err != nil {
@@ -591,12 +593,13 @@ func (s *Store) catchUp(ctx context.Context) (err error) {
 		}
 		s.read = began
 	}
-	if began.Sub(s.clocks) >= clockEvery {
+	if began.Sub(s.others) >= replicasEvery {
 		limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
 		defer cancel()
-		if err := errors.Join(s.measureClock(limited, began), s.readReplicas(limited)); err != nil {
+		if err := s.readReplicas(limited); err != nil {
 			return err
 		}
+		s.others = began
 	}
 	s.fresh.Store(&began)
 	s.mu.Lock()
@@ -608,34 +611,51 @@ func (s *Store) catchUp(ctx context.Context) (err error) {
 	return nil
 }
 
-// measureClock takes the middle of a question as the moment of the answer, which errs by up to
-// half of what the question took. Where that is long, because this machine or the database is
-// busy or was stopped, it is asked again, and the quickest answer counts (RFC 5905 §10).
-func (s *Store) measureClock(ctx context.Context, now time.Time) error {
-	s.clocks = now
+// timed is what one answer of the database said of its clock.
+type timed struct{ offset, took time.Duration }
+
+// askLast asks for the last key that was given, and what time it is with it.
+func (s *Store) askLast(ctx context.Context, q querier) (given int64, err error) {
 	if s.d.Clock == "" {
-		return nil
+		err = q.QueryRowContext(ctx, s.d.Last).Scan(&given)
+		return given, err
 	}
-	var offset time.Duration
-	quickest := time.Duration(math.MaxInt64)
-	for asks := 0; asks < clockAsks && quickest > clockQuick; asks++ {
-		asked, began := s.o.Now(), time.Now()
-		var ms int64
-		if err := s.d.Follow.QueryRowContext(ctx, s.d.Clock).Scan(&ms); err != nil {
-			return fmt.Errorf("ask for the time: %w", err)
-		}
-		if took := time.Since(began); took < quickest {
-			offset = time.UnixMilli(ms).Sub(asked.Add(took / 2)).Round(time.Millisecond)
-			quickest = took
-		}
+	var ms int64
+	asked, began := s.o.Now(), time.Now()
+	err = q.QueryRowContext(ctx, `select (`+s.d.Last+`), (`+s.d.Clock+`)`).Scan(&given, &ms)
+	if err == nil {
+		s.noteTime(asked, time.Since(began), time.UnixMilli(ms))
 	}
-	s.offset.Store(int64(offset))
-	apart := offset.Abs() > clockApart
+	return given, err
+}
+
+// noteTime takes the middle of a question as the moment of its answer, which errs by up to half
+// of what the question took. So what is known stays, unless the answer was about as quick, or
+// says that it is wrong, as after this machine's clock was set (RFC 5905 §10).
+func (s *Store) noteTime(asked time.Time, took time.Duration, said time.Time) {
+	const rounded = time.Millisecond
+	now := timed{said.Sub(asked.Add(took / 2)).Round(rounded), took}
+	if s.clock != nil && took > s.clock.took*3/2+rounded && (now.offset-s.clock.offset).Abs() <= took/2+rounded {
+		return
+	}
+	s.clock = &now
+	s.offset.Store(int64(now.offset))
+	apart := now.offset.Abs() > clockApart
 	if apart && !s.apart {
 		s.o.Log.Warn("the clocks of this machine and of the database are apart; the database's counts for sessions",
-			"offset", offset.String())
+			"offset", now.offset.String())
 	}
 	s.apart = apart
+}
+
+// measureClock asks until an answer was quick. Where none is, because this machine or the
+// database is busy or was stopped, or is far away, the quickest counts.
+func (s *Store) measureClock(ctx context.Context, q querier) error {
+	for asks := 0; s.d.Clock != "" && asks < clockAsks && (s.clock == nil || s.clock.took > clockQuick); asks++ {
+		if _, err := s.askLast(ctx, q); err != nil {
+			return fmt.Errorf("ask for the time: %w", err)
+		}
+	}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/grant"
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store"
@@ -368,6 +369,30 @@ func TestP12_NoticesGoByTheClockOfTheDatabase(t *testing.T) {
 		t.Errorf("given up, when a clock was set ahead: %v, %v", lost, err)
 	}
 	given(slow, 1)
+}
+
+// Who signed in while the server's clock was ahead, and is signed out everywhere from another
+// server, is out: when somebody signed in says the database's clock, a second after this one's
+// was set at the latest.
+func TestP10_WhoSignsInAfterTheClockWasSetForwardIsSignedOutToo(t *testing.T) {
+	address := storetest.NeedServer(t).Database(t)
+	var ahead atomic.Int64
+	open := func(now func() time.Time) *store.Store {
+		s, err := Open(t.Context(), address, Options{Options: store.Options{Now: now}})
+		testenv.Check(t, err)
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	a := open(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+	b := open(nil)
+	time.Sleep(time.Second)
+	ahead.Store(int64(5 * time.Second)) // less than what the view may age by before it is read anyway
+	time.Sleep(2 * time.Second)
+	who := session.Session{Root: "root", SignedIn: a.Now(), Identity: identity.Identity{Provider: "p", Subject: "ann"}}
+	time.Sleep(100 * time.Millisecond)
+	testenv.Check(t, b.End(t.Context(), session.Cut{Person: who.Identity.ID(), Before: b.Now(),
+		Until: b.Now().Add(time.Hour)}))
+	testenv.Within(t, 2*time.Second, "the session is over where it began", func() bool { return a.Ended(who) })
 }
 
 func TestContractOfGrants(t *testing.T) { storetest.RunGrants(t, fresh(false)) }
