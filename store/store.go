@@ -465,13 +465,16 @@ func (s *Store) keep(w waiting) error {
 // follow keeps the view up to date until ctx ends. It writes nothing, so that it
 // waits for nobody who does.
 func (s *Store) follow(ctx context.Context) {
-	for {
+	for began := time.Now(); ; {
 		s.mu.Lock()
 		every := s.every
 		s.mu.Unlock()
-		if !wait(ctx, every, s.kick) {
+		// Counted from when the last look began: how long the database takes to answer would be
+		// added to the age of the view otherwise. It is left alone for a while all the same.
+		if !wait(ctx, max(every-time.Since(began), every/4), s.kick) {
 			return
 		}
+		began = time.Now()
 		if err := s.catchUp(ctx); ctx.Err() == nil {
 			s.reads.tell(err)
 		}
@@ -593,14 +596,6 @@ func (s *Store) catchUp(ctx context.Context) (err error) {
 		}
 		s.read = began
 	}
-	if began.Sub(s.others) >= replicasEvery {
-		limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
-		defer cancel()
-		if err := s.readReplicas(limited); err != nil {
-			return err
-		}
-		s.others = began
-	}
 	s.fresh.Store(&began)
 	s.mu.Lock()
 	full := s.full || s.view.Len() >= s.o.Max
@@ -608,6 +603,15 @@ func (s *Store) catchUp(ctx context.Context) (err error) {
 	if full {
 		s.wake()
 	}
+	if began.Sub(s.others) < replicasEvery {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	if err := s.readReplicas(limited); err != nil {
+		return err
+	}
+	s.others = began
 	return nil
 }
 

@@ -71,8 +71,8 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	if o.Connections <= 0 {
 		o.Connections = 4
 	}
-	pool := func(connections int) *sql.DB {
-		db := stdlib.OpenDB(*config)
+	pool := func(connections int, options ...stdlib.OptionOpenDB) *sql.DB {
+		db := stdlib.OpenDB(*config, options...)
 		db.SetMaxOpenConns(connections)
 		db.SetMaxIdleConns(connections)
 		db.SetConnMaxLifetime(30 * time.Minute) // so that a change of address is noticed
@@ -83,7 +83,8 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		asking = o.Connections / 2
 	}
 	d := store.Database{
-		DB: pool(max(o.Connections-1-asking, 1)), Follow: pool(1), Bytes: "bytea", Serial: "bigserial primary key",
+		DB: pool(max(o.Connections-1-asking, 1)), Follow: pool(1, stdlib.OptionShouldPing(unused)), Bytes: "bytea",
+		Serial:  "bigserial primary key",
 		Every:   lookWithout,
 		Last:    `select last_value from sallyport_ended_seq_seq`,
 		Clock:   `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
@@ -108,6 +109,10 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	}
 	return s, nil
 }
+
+// unused has a connection that follows be tried before it is used only where it was not used for
+// some looks: each look would otherwise take a round trip more.
+func unused(_ context.Context, p stdlib.ShouldPingParams) bool { return p.IdleDuration > 3*look }
 
 // refuses reports whether an error is about a value: it cannot be read as what it should be
 // (class 22 of SQLSTATE), a constraint does not allow it (23), or it is too large (54).

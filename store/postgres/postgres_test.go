@@ -395,6 +395,26 @@ func TestP10_WhoSignsInAfterTheClockWasSetForwardIsSignedOutToo(t *testing.T) {
 	testenv.Within(t, 2*time.Second, "the session is over where it began", func() bool { return a.Ended(who) })
 }
 
+// A strict route asks that what is known is no more than two seconds old: a database far away
+// is no reason to close it.
+func TestTheViewIsFreshWithADatabaseFarAway(t *testing.T) {
+	server := storetest.NeedServer(t)
+	wire := storetest.NewWire(t, server.Address)
+	s, err := Open(t.Context(), strings.Replace(server.Database(t), server.Address, wire.Address(), 1), Options{})
+	testenv.Check(t, err)
+	defer s.Close()
+	time.Sleep(3 * time.Second) // notifications have proved to arrive
+	wire.Lag(125 * time.Millisecond)
+	time.Sleep(2 * time.Second)
+	oldest := time.Duration(0)
+	for began := time.Now(); time.Since(began) < 12*time.Second; time.Sleep(5 * time.Millisecond) {
+		oldest = max(oldest, s.Age())
+	}
+	if t.Logf("with a round trip of 250 ms the view was %s old at most", oldest); oldest > 2*time.Second {
+		t.Error("strict routes would have refused")
+	}
+}
+
 func TestContractOfGrants(t *testing.T) { storetest.RunGrants(t, fresh(false)) }
 
 func TestWhatAGrantTakes(t *testing.T) {

@@ -17,6 +17,7 @@ type Wire struct {
 	moved *sync.Cond
 	state State
 	conns map[net.Conn]bool
+	lag   time.Duration // everything is passed on so much later
 	slow  []byte        // the next request with this text
 	by    time.Duration // is passed on so much later
 }
@@ -74,6 +75,13 @@ func (w *Wire) Set(s State) {
 	w.moved.Broadcast()
 }
 
+// Lag has everything arrive so much later, in both directions.
+func (w *Wire) Lag(by time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lag = by
+}
+
 // Slow has the next request that holds text arrive later.
 func (w *Wire) Slow(text string, by time.Duration) {
 	w.mu.Lock()
@@ -92,8 +100,9 @@ func (w *Wire) Slowed() bool {
 func (w *Wire) lateness(read []byte) (by time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	by = w.lag
 	if w.slow != nil && bytes.Contains(read, w.slow) {
-		w.slow, by = nil, w.by
+		w.slow, by = nil, by+w.by
 	}
 	return by
 }
