@@ -116,6 +116,21 @@ func (v *View) Add(r Record) (news bool) {
 	return news || !known
 }
 
+// Covers reports whether what r ends, of a sign-in, has ended as far as is known here.
+func (v *View) Covers(r Record) bool {
+	if r.Kind != KindRoot {
+		return false
+	}
+	if r.Before <= v.before.Load() {
+		return true
+	}
+	if e, ok := v.get(r.Whose); ok && e.kind() == KindPerson && r.Before <= e.before {
+		return true
+	}
+	e, ok := v.get(r.Key)
+	return ok && e.kind() == KindRoot && !r.Wider(e.record(r.Key))
+}
+
 // Ended reports whether s is over.
 func (v *View) Ended(s *Session) bool {
 	signedIn := s.SignedIn.UnixMilli()

@@ -378,6 +378,24 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 	return first, nil
 }
 
+// written reports whether the tables say for as long as r does that the sign-in of r is over.
+// Where the view knows of it, it is asked for before anything is written: who signs out twice
+// must be told as surely as the first time, and does not take the lock that all writers need.
+func (s *Store) written(ctx context.Context, r session.Record) bool {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	if s.d.Usable() != nil {
+		return false
+	}
+	var rows int
+	err := s.d.Lists.QueryRowContext(ctx, `select count(*) from sallyport_ended where until_ms >= $1 and
+		(kind = $2 and key = $3 and (below = 0 or $4 > 0 and below >= $4)
+		or kind = $5 and before_ms >= $8 or kind = $6 and key = $7 and before_ms >= $8)`,
+		r.Until, int64(session.KindRoot), r.Key[:], int64(r.Below), int64(session.KindAll), int64(session.KindPerson),
+		r.Whose[:], r.Before).Scan(&rows)
+	return err == nil && rows > 0 // else to write it says what is wrong
+}
+
 // crowd is the cut that was made of too many of one person; without entries there was none.
 type crowd struct {
 	session.Merge

@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/internal/recent"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -44,6 +45,8 @@ const (
 	wholeTimeout = time.Minute
 	// pendingMax bounds the cuts that wait for a store that cannot be written.
 	pendingMax = 10_000
+	// usedMax bounds the values that are remembered as consumed, of some 100 bytes each.
+	usedMax = 20_000
 	// readAnyway is how old the view may become where nothing seems to have changed.
 	readAnyway = 5 * time.Second
 	pruneEvery = time.Minute
@@ -89,6 +92,9 @@ type Store struct {
 	running sync.WaitGroup           // follow, write, and what watches
 	kick    chan struct{}            // there may be something to read
 	waits   chan struct{}            // there is something to write
+	// used are values that were consumed, as far as this process knows: none of them is
+	// written again.
+	used *recent.Cache[[32]byte, struct{}]
 
 	// Every request asks for these, so no lock is held for them.
 	fresh  atomic.Pointer[time.Time] // nil: never
@@ -171,7 +177,7 @@ func New(ctx context.Context, d Database, o Options) (*Store, error) {
 		d.Lists = d.DB
 	}
 	following, stop := context.WithCancel(context.Background())
-	s := &Store{d: d, o: o, view: session.NewView(o.Max), stop: stop,
+	s := &Store{d: d, o: o, view: session.NewView(o.Max), stop: stop, used: recent.New[[32]byte, struct{}](usedMax),
 		kick: make(chan struct{}, 1), waits: make(chan struct{}, 1), every: d.Every, pending: map[place]waiting{},
 		reads: health{log: o.Log,
 			bad:  "the store fails: sign-outs on other servers are not known here until it works again",
@@ -289,7 +295,11 @@ func (s *Store) End(ctx context.Context, c session.Cut) error {
 	if err != nil {
 		return err
 	}
+	covered := s.view.Covers(r)
 	s.add(s.lasting(r))
+	if covered && s.written(ctx, r) {
+		return nil
+	}
 	if _, err := s.write(ctx, r, c.Person); err != nil {
 		err = fmt.Errorf("%w: %w", session.ErrStore, err)
 		if s.o.Brief {
@@ -312,6 +322,9 @@ func (s *Store) EndOnce(ctx context.Context, c session.Cut, value string, until 
 	limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
 	key := sha256.Sum256([]byte(value))
+	if _, known := s.used.Get(key); known {
+		return false, nil
+	}
 	var many crowd
 	err = s.transact(limited, func(tx *sql.Tx) error {
 		if first, err = insertOnce(limited, tx, key, until.UnixMilli()); err != nil || !first {
@@ -327,6 +340,7 @@ func (s *Store) EndOnce(ctx context.Context, c session.Cut, value string, until 
 		s.add(s.lasting(r))
 		return false, errors.Join(fmt.Errorf("%w: %w", session.ErrStore, err), s.keep(waiting{r, c.Person}))
 	}
+	s.used.Put(key, struct{}{}, 1)
 	if first {
 		s.add(s.lasting(r))
 		s.tellCrowd(many, c.Person)
@@ -387,9 +401,14 @@ func (s *Store) Age() time.Duration {
 func (s *Store) Consume(ctx context.Context, value string, until time.Time) (first bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	if first, err = s.consume(ctx, sha256.Sum256([]byte(value)), until.UnixMilli()); err != nil {
+	key := sha256.Sum256([]byte(value))
+	if _, known := s.used.Get(key); known {
+		return false, nil
+	}
+	if first, err = s.consume(ctx, key, until.UnixMilli()); err != nil {
 		return false, fmt.Errorf("%w: %w", session.ErrStore, err)
 	}
+	s.used.Put(key, struct{}{}, 1)
 	return first, nil
 }
 

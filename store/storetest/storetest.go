@@ -67,6 +67,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Database) {
 		"an older copy that is restored is read whole":        restored,
 		"a caller's context bounds its call":                  bounded,
 		"the view grows old where nobody can be reached":      func(t *testing.T, d Database) { faults(t, d, fresh) },
+		"what was written is not written again":               func(t *testing.T, d Database) { repeats(t, d, fresh) },
 		"replicas that open an empty database at once agree":  together,
 		"tables of the version before are brought up to date": migrated,
 		"the list has who is signed in, on all replicas":      listed,
@@ -419,8 +420,7 @@ func pruned(t *testing.T, d Database) {
 		t.Error("forgot another one")
 	}
 	testenv.Within(t, soon, "what was consumed long ago takes no room", func() bool {
-		first, err := b.Consume(t.Context(), "test/short", short.Until)
-		return first && err == nil
+		return d.Number(t, `select count(*) from sallyport_once`) == 0
 	})
 	if late := d.Open(t, store.Options{}); late.Len(session.KindRoot) != 1 || !late.Ended(lasting) {
 		t.Errorf("%d are kept", late.Len(session.KindRoot))
@@ -610,6 +610,53 @@ func faults(t *testing.T, d Database, fresh func(*testing.T) Database) {
 			}
 			if first, err := a.Consume(t.Context(), "test/2", time.Now().Add(time.Hour)); !first || err != nil {
 				t.Errorf("consume afterwards: %v %v", first, err)
+			}
+		})
+	}
+}
+
+// repeats has a database that can be read take no writes. What changes nothing any more begins
+// none: whoever sends an old sign-out or hand-over again and again is in nobody's way.
+func repeats(t *testing.T, d Database, fresh func(t *testing.T) Database) {
+	for i, fault := range d.Faults {
+		if !fault.Readable {
+			continue
+		}
+		t.Run(fault.Name, func(t *testing.T) {
+			d := fresh(t)
+			a, b := d.Open(t, store.Options{Timeout: time.Second}), d.Open(t, store.Options{Timeout: time.Second})
+			out, everywhere, failed := person("out"), person("everywhere"), person("failed")
+			until := time.Now().Add(time.Hour)
+			message := session.Cut{Person: person("told").Identity.ID(), Before: time.Now(), Until: until}
+			end(t, a, cutOf(out))
+			end(t, a, session.Cut{Person: everywhere.Identity.ID(), Before: everywhere.SignedIn,
+				Until: time.Now().Add(24 * time.Hour)})
+			use := func(want bool) {
+				t.Helper()
+				if first, err := a.Consume(t.Context(), "test/1", until); first != want || err != nil {
+					t.Errorf("a hand-over: %t %v", first, err)
+				}
+				if first, err := a.EndOnce(t.Context(), message, "test/2", until); first != want || err != nil {
+					t.Errorf("a message: %t %v", first, err)
+				}
+			}
+			use(true)
+			testenv.Within(t, soon, "the other replica knows",
+				func() bool { return b.Ended(out) && b.Ended(everywhere) })
+
+			defer d.Faults[i].Break(t)(t)
+			use(false)
+			for name, s := range map[string]*store.Store{"here": a, "elsewhere": b} {
+				for what, who := range map[string]session.Session{"out": out, "out everywhere": everywhere} {
+					if err := s.End(t.Context(), cutOf(who)); err != nil {
+						t.Errorf("%s, who is signed %s signs out: %v", name, what, err)
+					}
+				}
+			}
+			for range 2 {
+				if err := a.End(t.Context(), cutOf(failed)); !errors.Is(err, session.ErrStore) {
+					t.Errorf("what is not written yet: %v", err)
+				}
 			}
 		})
 	}
