@@ -356,7 +356,7 @@ func scan(rows *sql.Rows) (seq int64, r session.Record, err error) {
 func (s *Store) write(ctx context.Context, r session.Record, person string) (first bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	var many crowd
+	var merged personMerge
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		if r.Kind != session.KindRoot {
 			if r, err = s.keepLong(ctx, tx, r); err != nil {
@@ -368,13 +368,13 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 				return fmt.Errorf("take the sign-in off the list: %w", err)
 			}
 		}
-		first, many, err = s.putOne(ctx, tx, r)
+		first, merged, err = s.putCut(ctx, tx, r)
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	s.tellCrowd(many, person)
+	s.reportMerge(merged, person)
 	return first, nil
 }
 
@@ -396,33 +396,34 @@ func (s *Store) written(ctx context.Context, r session.Record) bool {
 	return err == nil && rows > 0 // else to write it says what is wrong
 }
 
-// crowd is the cut that was made of too many of one person; without entries there was none.
-type crowd struct {
+// personMerge is the cut that was made of too many of one person; without entries there was none.
+type personMerge struct {
 	session.Merge
 	made session.Record
 }
 
-// putOne is put of a cut of which its person must not have too many.
-func (s *Store) putOne(ctx context.Context, tx *sql.Tx, r session.Record) (first bool, many crowd, err error) {
+// putCut is put, and then mergePerson where the cut is of a person.
+func (s *Store) putCut(ctx context.Context, tx *sql.Tx, r session.Record) (
+	first bool, merged personMerge, err error) {
 	first, known, err := s.put(ctx, tx, r)
 	if err != nil {
-		return false, crowd{}, fmt.Errorf("write ended session: %w", err)
+		return false, personMerge{}, fmt.Errorf("write ended session: %w", err)
 	}
 	if known || r.Whose == (session.CutKey{}) {
-		return first, crowd{}, nil
+		return first, personMerge{}, nil
 	}
-	if many, err = s.mergePerson(ctx, tx, r.Whose); err != nil {
-		return false, crowd{}, fmt.Errorf("merge ended sessions of a person: %w", err)
+	if merged, err = s.mergePerson(ctx, tx, r.Whose); err != nil {
+		return false, personMerge{}, fmt.Errorf("merge ended sessions of a person: %w", err)
 	}
-	return first, many, nil
+	return first, merged, nil
 }
 
-// tellCrowd comes once many is committed.
-func (s *Store) tellCrowd(many crowd, person string) {
-	if many.Entries > 0 {
-		s.view.Add(many.made)
-		many.Person = person
-		s.o.Merged(many.Merge)
+// reportMerge logs a merge and adds it to the view, once it is committed.
+func (s *Store) reportMerge(merged personMerge, person string) {
+	if merged.Entries > 0 {
+		s.view.Add(merged.made)
+		merged.Person = person
+		s.o.Merged(merged.Merge)
 	}
 }
 
@@ -506,23 +507,23 @@ func (s *Store) merge(ctx context.Context) (m session.Merge, merged bool, err er
 
 // mergePerson makes one cut of the older half of a person's sign-ins that ended, and
 // sessions at the provider, where they are too many.
-func (s *Store) mergePerson(ctx context.Context, tx *sql.Tx, whose session.CutKey) (many crowd, err error) {
+func (s *Store) mergePerson(ctx context.Context, tx *sql.Tx, whose session.CutKey) (merged personMerge, err error) {
 	const rows = ` from sallyport_ended where whose = $1`
 	r := session.Record{Kind: session.KindPerson, Key: whose}
 	n, err := older(ctx, tx, &r, session.CrowdMax, rows, whose[:])
 	if err != nil || n == 0 {
-		return crowd{}, err
+		return personMerge{}, err
 	}
 	done, err := tx.ExecContext(ctx, `delete`+rows+` and before_ms <= $2`, whose[:], r.Before)
 	if err != nil {
-		return crowd{}, err
+		return personMerge{}, err
 	}
 	gone, err := done.RowsAffected()
 	if err != nil {
-		return crowd{}, err
+		return personMerge{}, err
 	}
 	_, _, err = s.put(ctx, tx, r)
-	return crowd{session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: int(gone)}, r}, err
+	return personMerge{session.Merge{Before: time.UnixMilli(r.Before).UTC(), Entries: int(gone)}, r}, err
 }
 
 // older has r reach over the older half of rows, and as long as the longest of

@@ -19,9 +19,9 @@ const (
 	// signInsAtOnce is how many of them one transaction writes.
 	signInsAtOnce = 100
 	defaultListed = 50
-	// looked bounds the rows that one list goes through: those that have ended are
+	// maxExamined bounds the rows that one list goes through: those that have ended are
 	// among them.
-	looked = 20_000
+	maxExamined = 20_000
 	// textMax bounds each text of a row.
 	textMax = 1024
 )
@@ -90,7 +90,7 @@ func (s *Store) Sessions(ctx context.Context, which session.Which) ([]session.En
 	which.Person, which.Org = plain(which.Person), plain(which.Org)
 	list := s.waitingSignIns(which)
 	page := which.Most + len(list) + 50 // some have ended
-	for from, found := 0, 0; found < which.Most && from < looked; from += page {
+	for from, found := 0, 0; found < which.Most && from < maxExamined; from += page {
 		rows, err := s.sessionRows(ctx, which, from, page)
 		if err != nil {
 			return nil, fmt.Errorf("%w: list sessions: %w", session.ErrStore, err)

@@ -198,9 +198,9 @@ func New(ctx context.Context, d Database, o Options) (*Store, error) {
 		_ = s.Close()
 		return nil, err
 	}
-	s.reads.tell(err)
+	s.reads.report(err)
 	if d.Watch != nil {
-		s.running.Go(func() { d.Watch(following, s.Kick, s.lookEvery) })
+		s.running.Go(func() { d.Watch(following, s.Kick, s.setPollInterval) })
 	}
 	s.running.Go(func() { s.follow(following) })
 	s.running.Go(func() { s.writeWhatWaits(following) })
@@ -234,14 +234,14 @@ func (s *Store) openBriefly(ctx context.Context) error {
 // WriteEndings waits until the cuts that could not be written before are written, or ctx
 // is done. It is for a process that stops: what is not written by Close is lost.
 func (s *Store) WriteEndings(ctx context.Context) {
-	const look = 50 * time.Millisecond
+	const checkEvery = 50 * time.Millisecond
 	waiting := len(s.unwritten())
 	if waiting == 0 {
 		return
 	}
 	s.o.Log.Warn("stopping waits for the store, which does not know yet of all sign-outs here", "count", waiting)
 	s.wake()
-	for len(s.unwritten()) > 0 && wait(ctx, look, nil) {
+	for len(s.unwritten()) > 0 && wait(ctx, checkEvery, nil) {
 	}
 }
 
@@ -325,14 +325,14 @@ func (s *Store) EndOnce(ctx context.Context, c session.Cut, value string, until 
 	if _, known := s.used.Get(key); known {
 		return false, nil
 	}
-	var many crowd
+	var merged personMerge
 	err = s.transact(limited, func(tx *sql.Tx) error {
 		if first, err = insertOnce(limited, tx, key, until.UnixMilli()); err != nil || !first {
 			return err
 		}
 		lasting, err := s.keepLong(limited, tx, r)
 		if err == nil {
-			_, many, err = s.putOne(limited, tx, lasting)
+			_, merged, err = s.putCut(limited, tx, lasting)
 		}
 		return err
 	})
@@ -343,7 +343,7 @@ func (s *Store) EndOnce(ctx context.Context, c session.Cut, value string, until 
 	s.used.Put(key, struct{}{}, 1)
 	if first {
 		s.add(s.lasting(r))
-		s.tellCrowd(many, c.Person)
+		s.reportMerge(merged, c.Person)
 	}
 	return first, nil
 }
@@ -431,7 +431,7 @@ func (s *Store) Kick() {
 	}
 }
 
-func (s *Store) lookEvery(d time.Duration) {
+func (s *Store) setPollInterval(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.every = d
@@ -495,7 +495,7 @@ func (s *Store) follow(ctx context.Context) {
 		}
 		began = time.Now()
 		if err := s.catchUp(ctx); ctx.Err() == nil {
-			s.reads.tell(err)
+			s.reads.report(err)
 		}
 	}
 }
@@ -513,7 +513,7 @@ func (s *Store) writeWhatWaits(ctx context.Context) {
 		}
 		err := s.writeAll(ctx)
 		if ctx.Err() == nil {
-			s.writes.tell(err)
+			s.writes.report(err)
 		}
 		if err != nil && !wait(ctx, workEvery, nil) { // who signs in meanwhile does not hurry it
 			return
@@ -542,7 +542,7 @@ func (s *Store) writeLast(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
 	defer cancel()
 	if err := errors.Join(s.writePending(ctx), s.writeSignIns(ctx)); err != nil {
-		s.writes.tell(err)
+		s.writes.report(err)
 	}
 }
 
@@ -565,7 +565,7 @@ type health struct {
 	failing   atomic.Bool
 }
 
-func (h *health) tell(err error) {
+func (h *health) report(err error) {
 	was := h.failing.Swap(err != nil)
 	switch {
 	case err != nil && !was:

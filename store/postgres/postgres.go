@@ -27,11 +27,11 @@ const (
 	channel = "sallyport"
 	// lock is held by who writes cuts or migrates: one at a time in a database.
 	lock = 0x73616c6c79 // "sally"
-	// look is how often to read where notifications arrive: they only make it quick.
+	// pollInterval is how often to read where notifications arrive: they only make it quick.
 	// Fresh, which says how old the view is, moves with it.
-	look = time.Second
-	// lookWithout is how often to read where they do not, as through a pooler.
-	lookWithout = 250 * time.Millisecond
+	pollInterval = time.Second
+	// pollWithoutNotify is how often to read where they do not, as through a pooler.
+	pollWithoutNotify = 250 * time.Millisecond
 	// testTime is how long a notification of our own may take.
 	testTime = time.Second
 	// again is the pause before LISTEN is tried once more.
@@ -83,9 +83,9 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		asking = o.Connections / 2
 	}
 	d := store.Database{
-		DB: pool(max(o.Connections-1-asking, 1)), Follow: pool(1, stdlib.OptionShouldPing(unused)), Bytes: "bytea",
+		DB: pool(max(o.Connections-1-asking, 1)), Follow: pool(1, stdlib.OptionShouldPing(pingUnused)), Bytes: "bytea",
 		Serial:  "bigserial primary key",
-		Every:   lookWithout,
+		Every:   pollWithoutNotify,
 		Last:    `select last_value from sallyport_ended_seq_seq`,
 		Clock:   `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
 		Begin:   begin,
@@ -110,9 +110,11 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 	return s, nil
 }
 
-// unused has a connection that follows be tried before it is used only where it was not used for
+// pingUnused has a connection that follows be tried before it is used only where it was not used for
 // some looks: each look would otherwise take a round trip more.
-func unused(_ context.Context, p stdlib.ShouldPingParams) bool { return p.IdleDuration > 3*look }
+func pingUnused(_ context.Context, p stdlib.ShouldPingParams) bool {
+	return p.IdleDuration > 3*pollInterval
+}
 
 // refuses reports whether an error is about a value: it cannot be read as what it should be
 // (class 22 of SQLSTATE), a constraint does not allow it (23), or it is too large (54).
@@ -164,7 +166,7 @@ func prepare(ctx context.Context, tx *sql.Tx, statement string, args ...any) err
 func watch(ctx context.Context, config *pgx.ConnConfig, kick func(), every func(time.Duration)) {
 	for ctx.Err() == nil {
 		listen(ctx, config, kick, every)
-		every(lookWithout)
+		every(pollWithoutNotify)
 		select {
 		case <-ctx.Done():
 		case <-time.After(again):
@@ -190,7 +192,7 @@ func listen(ctx context.Context, config *pgx.ConnConfig, kick func(), every func
 		return
 	}
 	for prove(ctx, config, conn, kick) {
-		every(look)
+		every(pollInterval)
 		limited, cancel := context.WithTimeout(ctx, proveAgain)
 		for {
 			if _, err := conn.WaitForNotification(limited); err != nil {

@@ -28,7 +28,7 @@ import (
 const mostLog = reserveSize / 4096 / 2
 
 // look is how often a replica asks whether another one has written.
-const look = 250 * time.Millisecond
+const pollInterval = 250 * time.Millisecond
 
 // ErrReplaced is what a store returns whose file was removed or replaced while it
 // was open: what it wrote would be lost.
@@ -116,7 +116,7 @@ func database(db, follow, lists *sql.DB, path string, opened os.FileInfo) store.
 	}
 	version := int64(-1)
 	return store.Database{
-		DB: db, Follow: follow, Lists: lists, Embedded: true, Every: look,
+		DB: db, Follow: follow, Lists: lists, Embedded: true, Every: pollInterval,
 		Bytes: "blob", Serial: "integer primary key autoincrement",
 		Last:   `select coalesce((select seq from sqlite_sequence where name = 'sallyport_ended'), 0)`,
 		Usable: sameFile, Refuses: refuses,
