@@ -58,6 +58,20 @@ func begins(in []byte) bool {
 	return false
 }
 
+// comesLate reports whether what came would have the server speak HTTP/2, after requests of
+// HTTP/1.1: to the server it would be the beginning of a connection, where alone that may stand
+// (RFC 9113 §3.4). Whoever has looked along since the beginning (the limit for header blocks, a
+// stop) takes the connection for one of HTTP/1.1. PRI is nobody's method (RFC 9113 §11.6).
+func (c *conn) comesLate() bool {
+	spoken := c.lane.server.Protocols
+	return !c.first && spoken != nil && spoken.UnencryptedHTTP2() && bytes.HasPrefix(c.in, []byte("PRI "))
+}
+
+// tooLate is what net/http says to any other request of HTTP/2.0 within HTTP/1.1.
+const tooLate = "HTTP/1.1 505 HTTP Version Not Supported: unsupported protocol version\r\n" +
+	"Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" +
+	"505 HTTP Version Not Supported: unsupported protocol version"
+
 // plainLines looks at the lines that are complete, from the offset at which those end that it
 // has seen, and returns where they end now, -1 if there is one that the lane does not take:
 // net/http refuses that at once, and does not wait for the rest of the head.

@@ -22,6 +22,7 @@ package lane
 import (
 	"context"
 	"errors"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -272,6 +273,11 @@ func (c *conn) serve() (over bool) {
 		if c.lane.closing.Load() {
 			return true
 		}
+	}
+	if c.comesLate() {
+		_ = c.net.SetWriteDeadline(time.Now().Add(coarse))
+		_, _ = io.WriteString(c.net, tooLate)
+		return true
 	}
 	return !c.enter(waiting, ended)
 }
