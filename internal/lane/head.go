@@ -102,12 +102,13 @@ func (c *conn) read() error {
 	s := c.lane.server
 	switch idle := len(c.in) == 0; {
 	case idle && !c.first:
-		c.limitReading(firstOf(s.IdleTimeout, s.ReadTimeout))
+		limit := firstOf(s.IdleTimeout, s.ReadTimeout)
+		c.limitReading(limit, slack(limit))
 	case idle:
-		c.limitReading(firstOf(s.ReadHeaderTimeout, s.ReadTimeout))
+		c.limitReading(firstOf(s.ReadHeaderTimeout, s.ReadTimeout), 0)
 	case !c.partial && !c.first:
-		c.partial, c.readBy = true, time.Time{}
-		c.limitReading(firstOf(s.ReadHeaderTimeout, s.ReadTimeout))
+		c.partial = true
+		c.limitReading(firstOf(s.ReadHeaderTimeout, s.ReadTimeout), 0)
 	}
 	if cap(c.in)-len(c.in) < 512 {
 		c.in = append(make([]byte, 0, max(bufferSize, 2*cap(c.in))), c.in...)

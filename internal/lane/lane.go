@@ -303,28 +303,31 @@ func (c *conn) handle(r *plain) (again bool) {
 	return a.finish()
 }
 
-// coarse is how much earlier than its time a deadline may be: setting one costs more than a
-// look at the clock.
+// coarse is how much later than its time a deadline may be that is set for each request: setting
+// one costs more than a look at the clock. It is not earlier: who keeps a connection for next
+// requests, such as a load balancer, counts on the time that it has here.
 const coarse = time.Second
+
+func slack(limit time.Duration) time.Duration { return min(coarse, limit/8) }
 
 // limitWriting gives the answer the server's time, and takes back what the last handler set.
 func (c *conn) limitWriting() {
 	limit, renewed := c.lane.server.WriteTimeout, c.renewed.Swap(false)
-	if limit == 0 {
+	if limit <= 0 {
 		if renewed {
 			_ = c.net.SetWriteDeadline(time.Time{}) // a write will tell
 		}
 		return
 	}
-	if by := time.Now().Add(limit); renewed || by.Sub(c.writeBy) > min(coarse, limit/8) {
-		c.writeBy = by
-		_ = c.net.SetWriteDeadline(by)
+	if by := time.Now().Add(limit); renewed || c.writeBy.Before(by) {
+		c.writeBy = by.Add(slack(limit))
+		_ = c.net.SetWriteDeadline(c.writeBy)
 	}
 }
 
-// limitReading sets when the wait for bytes ends; 0: never.
-func (c *conn) limitReading(limit time.Duration) {
-	if limit == 0 {
+// limitReading sets when the wait for bytes ends, or so much later; a limit of 0 or less: never.
+func (c *conn) limitReading(limit, later time.Duration) {
+	if limit <= 0 {
 		if !c.readBy.IsZero() {
 			c.readBy = time.Time{}
 			_ = c.net.SetReadDeadline(c.readBy)
@@ -332,8 +335,8 @@ func (c *conn) limitReading(limit time.Duration) {
 		return
 	}
 	by := time.Now().Add(limit)
-	if c.readBy.IsZero() || c.readBy.After(by) || by.Sub(c.readBy) > min(coarse, limit/8) {
-		c.readBy = by
-		_ = c.net.SetReadDeadline(by)
+	if c.readBy.Before(by) || c.readBy.Sub(by) > later {
+		c.readBy = by.Add(later)
+		_ = c.net.SetReadDeadline(c.readBy)
 	}
 }

@@ -98,7 +98,12 @@ func newSiteOn(tb testing.TB, accepting func(testenv.Unreading) net.Listener, h 
 // dial is a client of the lane.
 func (s *site) dial(tb testing.TB) (net.Conn, *bufio.Reader) {
 	tb.Helper()
-	c, err := net.Dial("tcp", s.addr)
+	return dialTo(tb, s.addr)
+}
+
+func dialTo(tb testing.TB, addr string) (net.Conn, *bufio.Reader) {
+	tb.Helper()
+	c, err := net.Dial("tcp", addr)
 	check(tb, err)
 	tb.Cleanup(func() { _ = c.Close() })
 	check(tb, c.SetDeadline(time.Now().Add(time.Minute)))
