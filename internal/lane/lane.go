@@ -56,7 +56,7 @@ type Lane struct {
 	closing          atomic.Bool
 	date             atomic.Pointer[dated]
 
-	mu    sync.Mutex // guards conns
+	mu    sync.Mutex // guards conns, and that nothing is added to them when closing
 	conns map[*conn]struct{}
 }
 
@@ -67,7 +67,7 @@ func New(server *http.Server, from net.Listener) *Lane {
 }
 
 // Serve accepts until the listener has an error that does not pass, which it returns, and
-// closes the listener.
+// closes the listener. After Shutdown or Close that is http.ErrServerClosed.
 // It begins the server's own Serve, which ends with the server's Shutdown or Close.
 func (l *Lane) Serve() error {
 	defer l.from.Close()
@@ -78,11 +78,15 @@ func (l *Lane) Serve() error {
 	l.base = context.WithValue(l.base, http.ServerContextKey, l.server)
 	go func() { _ = l.server.Serve(others{l}) }()
 	for wait := time.Duration(0); ; {
-		c, err := l.from.Accept()
+		accepted, err := l.from.Accept()
 		switch {
 		case err == nil:
 			wait = 0
-			go l.serve(c)
+			if c := l.admit(accepted); c != nil {
+				go l.serve(c)
+			}
+		case l.closing.Load():
+			return http.ErrServerClosed
 		case passes(err):
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
 			l.logf("lane: %v; it accepts again in %v", err, wait)
@@ -105,10 +109,10 @@ func passes(err error) bool {
 // the server.
 func (l *Lane) Counts() (answered, handed uint64) { return l.answered.Load(), l.handed.Load() }
 
-// Shutdown closes what waits for a request, and then waits for answers that are on their
-// way, each the last on its connection, until ctx is done.
+// Shutdown closes the listener and what waits for a request, and then waits for answers that are
+// on their way, each the last on its connection, until ctx is done.
 func (l *Lane) Shutdown(ctx context.Context) error {
-	l.closing.Store(true)
+	l.end()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for l.endWaiting() > 0 {
@@ -119,6 +123,14 @@ func (l *Lane) Shutdown(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// end has Serve return, and nothing be admitted any more.
+func (l *Lane) end() {
+	l.mu.Lock()
+	l.closing.Store(true)
+	l.mu.Unlock()
+	_ = l.from.Close()
 }
 
 // endWaiting closes what waits, and returns how many are left.
@@ -134,9 +146,9 @@ func (l *Lane) endWaiting() int {
 	return len(l.conns)
 }
 
-// Close closes all connections that were not handed over.
+// Close closes the listener, and all connections that were not handed over.
 func (l *Lane) Close() {
-	l.closing.Store(true)
+	l.end()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
@@ -195,20 +207,31 @@ type conn struct {
 
 func (c *conn) enter(from, to int32) bool { return c.state.CompareAndSwap(from, to) }
 
-func (l *Lane) serve(accepted net.Conn) {
+// admit makes a conn of what was accepted, nil if it is closed already. A stop knows of it from
+// then on, before its goroutine runs (golang/go #34163).
+func (l *Lane) admit(accepted net.Conn) *conn {
 	on, ok := accepted.(Conn)
 	if !ok {
 		_ = accepted.Close()
 		l.logf("lane: %T cannot be handed over", accepted)
-		return
+		return nil
 	}
 	c := &conn{lane: l, net: on, socket: newSocket(on), first: true, limit: maxHead}
 	if most := l.server.MaxHeaderBytes; most > 0 {
 		c.limit = min(c.limit, most)
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing.Load() {
+		_ = on.Close()
+		return nil
+	}
 	l.conns[c] = struct{}{}
-	l.mu.Unlock()
+	return c
+}
+
+func (l *Lane) serve(c *conn) {
+	on := c.net
 	l.tell(on, http.StateNew)
 	over := c.serve()
 	l.mu.Lock()

@@ -34,7 +34,8 @@ func check(tb testing.TB, err error) {
 // site is a handler behind a lane, and behind net/http alone.
 type site struct {
 	lane       *lane.Lane
-	server     *http.Server
+	server     *http.Server // that the lane is in front of
+	plain      *http.Server // alone
 	addr, bare string
 	said       lockedBuffer // what both have logged
 }
@@ -84,13 +85,13 @@ func newSiteOn(tb testing.TB, accepting func(testenv.Unreading) net.Listener, h 
 	s.server = server()
 	s.lane = lane.New(s.server, accepting(testenv.Unreading{Listener: on}))
 	go func() { _ = s.lane.Serve() }()
-	other := server()
-	go func() { _ = other.Serve(accepting(testenv.Unreading{Listener: bare})) }()
+	s.plain = server()
+	go func() { _ = s.plain.Serve(accepting(testenv.Unreading{Listener: bare})) }()
 	tb.Cleanup(func() {
 		_ = on.Close()
 		s.lane.Close()
 		_ = s.server.Close()
-		_ = other.Close()
+		_ = s.plain.Close()
 	})
 	return s
 }

@@ -3,7 +3,9 @@
 package lane
 
 import (
+	"errors"
 	"net"
+	"os"
 	"syscall"
 )
 
@@ -33,15 +35,18 @@ func (s socket) gone() bool {
 	return found == over
 }
 
-// awaitGone returns whether the client is gone, when that is known, or something has come
-// from it, or the read deadline.
+// awaitGone returns whether the client is gone, or the connection closed, when that is known, or
+// something has come from it, or the read deadline.
 func (s socket) awaitGone() bool {
 	var found state
 	err := s.raw.Read(func(fd uintptr) bool {
 		found = look(fd)
 		return found != silent
 	})
-	return err == nil && found == over
+	if err != nil {
+		return !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	return found == over
 }
 
 // state is what a look found.
