@@ -230,25 +230,35 @@ func (l *Lane) admit(accepted net.Conn) *conn {
 	return c
 }
 
+// serve is the goroutine of c. Whatever ends it, the connection does not stay behind: a handler
+// panics or ends its goroutine (runtime.Goexit), or a hook of the server panics.
 func (l *Lane) serve(c *conn) {
-	on := c.net
-	l.tell(on, http.StateNew)
-	over := c.serve()
-	l.mu.Lock()
-	delete(l.conns, c)
-	l.mu.Unlock()
-	if over {
-		_ = on.Close()
-		l.tell(on, http.StateClosed)
+	over := true
+	defer func() {
+		if v := recover(); v != nil && v != http.ErrAbortHandler {
+			l.logf("http: panic serving %v: %v\n%s", c.remote, v, debug.Stack())
+		}
+		if over {
+			_ = c.net.Close()
+		}
+		l.mu.Lock()
+		delete(l.conns, c)
+		l.mu.Unlock()
+		if over {
+			l.tell(c.net, http.StateClosed)
+		}
+	}()
+	l.tell(c.net, http.StateNew)
+	if over = c.serve(); over {
 		return
 	}
 	l.handed.Add(1)
-	_ = on.SetDeadline(time.Time{}) // of what was answered here
-	on.Unread(c.in)
+	_ = c.net.SetDeadline(time.Time{}) // of what was answered here
+	c.net.Unread(c.in)
 	select {
-	case l.others <- on:
+	case l.others <- c.net:
 	case <-l.done:
-		_ = on.Close()
+		over = true
 	}
 }
 
@@ -313,14 +323,6 @@ func (c *conn) handle(r *plain) (again bool) {
 	a.begin(c, r.request.Method == http.MethodHead)
 	c.now = &r.context
 	defer r.context.end()
-	defer func() {
-		if v := recover(); v != nil {
-			again = false
-			if v != http.ErrAbortHandler {
-				c.lane.logf("http: panic serving %v: %v\n%s", c.remote, v, debug.Stack())
-			}
-		}
-	}()
 	c.lane.server.Handler.ServeHTTP(a, r.request)
 	r.context.end() // before what is left is written, as net/http does
 	return a.finish()

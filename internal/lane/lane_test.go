@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -683,6 +684,33 @@ func TestAPanicEndsOneConnection(t *testing.T) {
 	if res, _ := receive(t, in); res.StatusCode != 200 {
 		t.Error(res.Status)
 	}
+}
+
+// Whatever ends the goroutine of a connection ends the connection, and not the process: a client
+// learns of it, and a stop does not wait for it.
+func TestNoConnectionStaysBehind(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/goexit" {
+			runtime.Goexit()
+		}
+	}), func(s *http.Server) {
+		s.ConnState = func(_ net.Conn, is http.ConnState) {
+			if is == http.StateIdle {
+				panic("a bug of a hook")
+			}
+		}
+	})
+	for _, addr := range []string{s.addr, s.bare} {
+		for _, path := range []string{"/goexit", "/"} {
+			c, in := dialTo(t, addr)
+			send(t, c, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
+			if all, err := io.ReadAll(in); err != nil || (len(all) > 0) != (path == "/") {
+				t.Errorf("%s, lane %t: %q %v", path, addr == s.addr, all, err)
+			}
+		}
+	}
+	check(t, s.lane.Shutdown(t.Context()))
 }
 
 // Many connections at once, several requests on each, some of which break off: every answer is
