@@ -324,6 +324,15 @@ func (a *answer) finish() (again bool) {
 	return a.out.Flush() == nil && !a.last && !short
 }
 
+// breakOff writes what net/http would have written of an answer that did not end well, so that its
+// client knows that it had begun: one that got nothing may send its request again (RFC 9110
+// §9.2.2).
+func (a *answer) breakOff() {
+	if a.committed && a.written > holds {
+		_ = a.out.Flush()
+	}
+}
+
 func (a *answer) writeTrailers() {
 	trailers := http.Header{}
 	for name, values := range a.header {

@@ -239,6 +239,7 @@ func (l *Lane) serve(c *conn) {
 			l.logf("http: panic serving %v: %v\n%s", c.remote, v, debug.Stack())
 		}
 		if over {
+			c.answer.breakOff()
 			_ = c.net.Close()
 		}
 		l.mu.Lock()

@@ -14,6 +14,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -683,6 +684,37 @@ func TestAPanicEndsOneConnection(t *testing.T) {
 	send(t, c, "GET /b HTTP/1.1\r\nHost: a\r\n\r\n")
 	if res, _ := receive(t, in); res.StatusCode != 200 {
 		t.Error(res.Status)
+	}
+}
+
+// An answer that breaks off has begun for its client where it has for net/http's: who got nothing
+// would send the request again.
+func TestAnAnswerThatBreaksOffHasBegun(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("n"))
+		if r.URL.Query().Has("length") {
+			w.Header().Set("Content-Length", "100000")
+		}
+		_, _ = w.Write(make([]byte, n/2))
+		_, _ = w.Write(make([]byte, n-n/2))
+		panic(http.ErrAbortHandler)
+	}))
+	for _, query := range []string{"n=0", "n=100", "n=2048", "n=2049", "n=3000", "n=5000", "n=50000", "length&n=0",
+		"length&n=100", "length&n=2048", "length&n=2049", "length&n=3000", "length&n=5000", "length&n=50000"} {
+		for _, method := range []string{"GET", "HEAD"} {
+			var begun [2]bool
+			for i, addr := range []string{s.addr, s.bare} {
+				c, in := dialTo(t, addr)
+				send(t, c, method+" /?"+query+" HTTP/1.1\r\nHost: a\r\n\r\n")
+				all, err := io.ReadAll(in)
+				check(t, err)
+				begun[i] = len(all) > 0
+			}
+			if begun[0] != begun[1] {
+				t.Errorf("%s %s: begun %t, by net/http %t", method, query, begun[0], begun[1])
+			}
+		}
 	}
 }
 
