@@ -65,8 +65,8 @@ type writesOn struct{ c *conn }
 // Write implements io.Writer.
 func (w writesOn) Write(p []byte) (int, error) {
 	n, err := w.c.net.Write(p)
-	if err != nil {
-		w.c.now.fail()
+	if now := w.c.now; err != nil && now != nil {
+		now.fail()
 	}
 	return n, err
 }

@@ -326,8 +326,27 @@ func (c *conn) handle(r *plain) (again bool) {
 	defer r.context.end()
 	c.lane.server.Handler.ServeHTTP(a, r.request)
 	r.context.end() // before what is left is written, as net/http does
-	return a.finish()
+	again = a.finish()
+	c.letGo()
+	return again
 }
+
+// letGo keeps nothing of a request and its answer while the connection waits, which may be for
+// minutes: an app's header and a client's cookies are many times what a connection takes.
+func (c *conn) letGo() {
+	c.now = nil
+	if a := &c.answer; len(a.header) > manyFields {
+		a.header, a.names = http.Header{}, nil
+	} else {
+		clear(a.header)
+	}
+	if len(c.in) == 0 && cap(c.in) > bufferSize {
+		c.in = nil
+	}
+}
+
+// manyFields are more than the header of an answer has as a rule.
+const manyFields = 32
 
 // coarse is how much later than its time a deadline may be that is set for each request: setting
 // one costs more than a look at the clock. It is not earlier: who keeps a connection for next

@@ -3,8 +3,10 @@ package lane_test
 import (
 	"io"
 	"net/http"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 )
 
 // A connection waits for its next request as long as it is said to, counted from the last
@@ -55,5 +57,37 @@ func TestAMissingLimitIsNone(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A connection that waits keeps nothing of the last request and its answer: each may be many
+// times what a connection takes, and there may be thousands that wait for minutes.
+func TestP17_AConnectionThatWaitsKeepsNothingOfItsRequests(t *testing.T) {
+	t.Parallel()
+	requests, values := make(chan weak.Pointer[http.Request], 1), make(chan weak.Pointer[string], 1)
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		value := []string{r.URL.Query().Get("x")}
+		w.Header()["X-Value"] = value
+		requests <- weak.Make(r)
+		values <- weak.Make(&value[0])
+	}))
+	for _, addr := range []string{s.addr, s.bare} {
+		c, in := dialTo(t, addr)
+		send(t, c, "GET /?x=y HTTP/1.1\r\nHost: a\r\n\r\n")
+		if res, _ := receive(t, in); res.Header.Get("X-Value") != "y" {
+			t.Error(res.Header)
+		}
+		request, value := <-requests, <-values
+		kept := func() bool { return request.Value() != nil || value.Value() != nil }
+		for begun := time.Now(); kept() && time.Since(begun) < 5*time.Second; time.Sleep(time.Millisecond) {
+			runtime.GC()
+		}
+		if kept() {
+			t.Errorf("lane %t: request %v, a value of the answer %v", addr == s.addr, request.Value(), value.Value())
+		}
+		send(t, c, get) // it is still open
+		receive(t, in)
+		<-requests
+		<-values
 	}
 }
