@@ -11,27 +11,29 @@ import (
 // whole head: the address of the client may stand in a PROXY header, which is read by then.
 func (c *conn) know() {
 	c.remote = c.net.RemoteAddr().String()
-	c.ctx = context.WithValue(c.lane.base, http.LocalAddrContextKey, c.net.LocalAddr())
+	c.ctx = c.lane.base
 	if connected := c.lane.server.ConnContext; connected != nil {
 		c.ctx = connected(c.ctx, c.net)
 	}
+	c.ctx = context.WithValue(c.ctx, http.LocalAddrContextKey, c.net.LocalAddr())
 }
 
-// requestContext is over when its handler has returned, or the client is gone. Few who have
+// requestContext is over when its handler has returned, or the client is gone, or when what the
+// server has made for the connection is (BaseContext, ConnContext). Few who have
 // one wait for that: so it looks when it is asked, and has somebody look all the time, as
 // net/http's does, only once a wait begins (Done).
 type requestContext struct {
 	conn *conn
 
-	mu      sync.Mutex // guards what follows
-	over    bool
+	mu      sync.Mutex      // guards what follows
+	err     error           // why it is over; nil: it is not
 	waited  context.Context // what Done is of; nil: nobody has asked
 	cancel  context.CancelFunc
 	watched chan struct{} // closed when nobody looks any more
 }
 
 // Deadline implements context.Context.
-func (r *requestContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (r *requestContext) Deadline() (time.Time, bool) { return r.conn.ctx.Deadline() }
 
 // Done implements context.Context.
 func (r *requestContext) Done() <-chan struct{} {
@@ -39,7 +41,7 @@ func (r *requestContext) Done() <-chan struct{} {
 	defer r.mu.Unlock()
 	if r.waited == nil {
 		r.waited, r.cancel = context.WithCancel(r.conn.ctx)
-		if r.over {
+		if r.err != nil {
 			r.cancel()
 			return r.waited.Done()
 		}
@@ -56,13 +58,12 @@ func (r *requestContext) Done() <-chan struct{} {
 func (r *requestContext) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.over && r.conn.socket.gone() {
-		r.finish()
+	if err := r.conn.ctx.Err(); err != nil {
+		r.finish(err)
+	} else if r.err == nil && r.conn.socket.gone() {
+		r.finish(context.Canceled)
 	}
-	if r.over {
-		return context.Canceled
-	}
-	return nil
+	return r.err
 }
 
 // Value implements context.Context. Once somebody waits, a context made of this one finds
@@ -78,8 +79,10 @@ func (r *requestContext) Value(key any) any {
 }
 
 // finish is with mu held.
-func (r *requestContext) finish() {
-	r.over = true
+func (r *requestContext) finish(err error) {
+	if r.err == nil {
+		r.err = err
+	}
 	if r.cancel != nil {
 		r.cancel()
 	}
@@ -92,7 +95,7 @@ func (r *requestContext) watch() {
 	if r.conn.socket.awaitGone() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.finish()
+		r.finish(context.Canceled)
 	}
 }
 
@@ -100,13 +103,13 @@ func (r *requestContext) watch() {
 func (r *requestContext) fail() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.finish()
+	r.finish(context.Canceled)
 }
 
 // end is for the end of the handler. Nobody looks at the connection when it returns.
 func (r *requestContext) end() {
 	r.mu.Lock()
-	r.finish()
+	r.finish(context.Canceled)
 	watched := r.watched
 	r.mu.Unlock()
 	if watched == nil {

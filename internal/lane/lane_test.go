@@ -531,6 +531,37 @@ func TestAContextHasWhatTheServerPutsIntoIt(t *testing.T) {
 	}
 }
 
+// Where the server's own context for a connection ends, or has a time, so have its requests.
+func TestAContextEndsWithThatOfItsConnection(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	far := time.Now().Add(time.Hour)
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		early := ctx.Err()
+		ctx.Value(key{}).(context.CancelFunc)()
+		by, _ := ctx.Deadline()
+		late := ctx.Err()
+		<-ctx.Done()
+		_, _ = fmt.Fprint(w, early, late, by.Equal(far), ctx.Err(), context.Cause(ctx),
+			ctx.Value(http.LocalAddrContextKey) != nil)
+	}), func(s *http.Server) {
+		s.ConnContext = func(context.Context, net.Conn) context.Context {
+			ctx, cancel := context.WithDeadline(context.Background(), far)
+			return context.WithValue(ctx, key{}, cancel)
+		}
+	})
+	var told [2]string
+	for i, addr := range []string{s.addr, s.bare} {
+		c, in := dialTo(t, addr)
+		send(t, c, get)
+		_, told[i] = receive(t, in)
+	}
+	if told[0] != told[1] {
+		t.Errorf("by the lane %q, by net/http %q", told[0], told[1])
+	}
+}
+
 // Slow clients are cut off as net/http does it: a head that does not end, and a connection
 // on which nothing comes any more.
 func TestP17_SlowClientsOfTheLaneAreCutOff(t *testing.T) {
