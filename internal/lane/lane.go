@@ -35,8 +35,9 @@ import (
 // Conn is a connection that can be handed over: bytes that were read are put back.
 type Conn interface {
 	net.Conn
-	// Unread has the next reads return p again before anything else. It keeps p.
-	Unread(p []byte)
+	// Unread has the next reads return p again before anything else. It keeps p. The next read
+	// deadline that is set is by at the latest, if by is a time.
+	Unread(p []byte, by time.Time)
 }
 
 // Lane is in front of an http.Server, whose handler, limits, contexts and hooks
@@ -197,6 +198,7 @@ type conn struct {
 	in      []byte      // what was read and not taken
 	limit   int         // of a head
 	readBy  time.Time   // the read deadline; zero: none
+	headBy  time.Time   // when the head must be there that was not whole; zero: its time has not begun
 	writeBy time.Time   // the write deadline that the server's limit has set
 	renewed atomic.Bool // the handler has set the write deadline
 	first   bool        // no request was taken yet
@@ -255,7 +257,7 @@ func (l *Lane) serve(c *conn) {
 	}
 	l.handed.Add(1)
 	_ = c.net.SetDeadline(time.Time{}) // of what was answered here
-	c.net.Unread(c.in)
+	c.net.Unread(c.in, c.headBy)
 	select {
 	case l.others <- c.net:
 	case <-l.done:
@@ -289,6 +291,8 @@ func (c *conn) serve() (over bool) {
 		var r *plain
 		if whole {
 			r = c.parse(head)
+		} else if c.first || c.partial {
+			c.headBy = c.readBy
 		}
 		if r == nil {
 			break

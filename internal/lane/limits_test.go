@@ -60,6 +60,42 @@ func TestAMissingLimitIsNone(t *testing.T) {
 	}
 }
 
+// A head has one time, whoever reads it: it is not prolonged where the lane leaves the rest of it
+// to net/http.
+func TestP17_AHeadHasOneTimeAlsoWhereItIsHandedOver(t *testing.T) {
+	t.Parallel()
+	const limit = 2 * time.Second
+	s := newSite(t, echo, func(s *http.Server) { s.ReadHeaderTimeout = limit })
+	for _, addr := range []string{s.addr, s.bare} {
+		for _, before := range []string{"", get} {
+			c, in := dialTo(t, addr)
+			if before != "" {
+				send(t, c, before)
+				receive(t, in)
+			}
+			begun := time.Now()
+			send(t, c, "GET / HTTP/1.1\r\nHost: a\r\n")
+			time.Sleep(limit * 3 / 4)
+			send(t, c, "X-Y: z\n") // no line for the lane
+			if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+				t.Errorf("%q %v", rest, err)
+			}
+			if took := time.Since(begun); took < limit*7/8 || took > limit*3/2 {
+				t.Errorf("lane %t, after a request %t: %v", addr == s.addr, before != "", took)
+			}
+		}
+	}
+	c, in := s.dial(t) // a next head has its own time
+	send(t, c, "GET / HTTP/1.1\nHost: a\n")
+	time.Sleep(limit / 2)
+	send(t, c, "\n")
+	receive(t, in)
+	send(t, c, "GET / HTTP/1.1\nHost: a\n")
+	time.Sleep(limit * 3 / 4)
+	send(t, c, "\n")
+	receive(t, in)
+}
+
 // A connection that waits keeps nothing of the last request and its answer: each may be many
 // times what a connection takes, and there may be thousands that wait for minutes.
 func TestP17_AConnectionThatWaitsKeepsNothingOfItsRequests(t *testing.T) {

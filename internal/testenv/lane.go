@@ -49,9 +49,20 @@ func (u Unreading) Accept() (net.Conn, error) {
 type unreadConn struct {
 	*net.TCPConn
 	unread []byte
+	by     time.Time // of the next read deadline, at the latest
 }
 
-func (c *unreadConn) Unread(p []byte) { c.unread = p }
+func (c *unreadConn) Unread(p []byte, by time.Time) { c.unread, c.by = p, by }
+
+func (c *unreadConn) SetReadDeadline(t time.Time) error {
+	if by := c.by; !by.IsZero() {
+		c.by = time.Time{}
+		if by.Before(t) || t.IsZero() {
+			t = by
+		}
+	}
+	return c.TCPConn.SetReadDeadline(t)
+}
 
 func (c *unreadConn) Read(p []byte) (int, error) {
 	if len(c.unread) > 0 {

@@ -229,10 +229,23 @@ type trackedConn struct {
 	blocks       *headerBlocks // nil: not watched here
 	proxied      *proxyHeader  // nil: the peer is not one that sends it
 	unread       []byte        // was read, and is read again first
+	headBy       time.Time     // the next read deadline at the latest; zero: it is as it is set
 }
 
 // Unread implements lane.Conn.
-func (v *trackedConn) Unread(p []byte) { v.unread = p }
+func (v *trackedConn) Unread(p []byte, by time.Time) { v.unread, v.headBy = p, by }
+
+// SetReadDeadline implements net.Conn. Of a connection that was handed over, the time of a head
+// that has begun goes on: net/http would begin to count.
+func (v *trackedConn) SetReadDeadline(t time.Time) error {
+	if by := v.headBy; !by.IsZero() {
+		v.headBy = time.Time{}
+		if by.Before(t) || t.IsZero() {
+			t = by
+		}
+	}
+	return v.streamConn.SetReadDeadline(t)
+}
 
 // RemoteAddr is the client, as a PROXY header names it, or the peer.
 func (v *trackedConn) RemoteAddr() net.Addr {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -421,23 +422,44 @@ func open(t *testing.T, dial dialFunc, address string) net.Conn {
 	return c
 }
 
-// What is put back is read again once, and then takes no memory: a WebSocket is open for hours.
-func TestWhatIsPutBackIsReadOnceAndLetGo(t *testing.T) {
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	testenv.Check(t, err)
+// tracked is a connection that a drainListener has accepted, and its client.
+func tracked(t *testing.T) (c *trackedConn, client net.Conn) {
+	t.Helper()
+	l := listenForTest(t)
 	defer l.Close()
-	peer, err := net.Dial("tcp", l.Addr().String())
+	client, err := net.Dial("tcp", l.Addr().String())
 	testenv.Check(t, err)
-	defer peer.Close()
+	t.Cleanup(func() { _ = client.Close() })
 	accepted, err := newDrainListener(l).Accept()
 	testenv.Check(t, err)
-	defer accepted.Close()
-	c := accepted.(*trackedConn)
-	c.Unread([]byte("read before, "))
-	_, err = io.WriteString(peer, "and then")
+	t.Cleanup(func() { _ = accepted.Close() })
+	return accepted.(*trackedConn), client
+}
+
+// What is put back is read again once, and then takes no memory: a WebSocket is open for hours.
+func TestWhatIsPutBackIsReadOnceAndLetGo(t *testing.T) {
+	c, client := tracked(t)
+	c.Unread([]byte("read before, "), time.Time{})
+	_, err := io.WriteString(client, "and then")
 	testenv.Check(t, err)
 	got := make([]byte, len("read before, and then"))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "read before, and then" || c.unread != nil {
 		t.Errorf("read %q, %v, and keeps %d bytes", got, err, cap(c.unread))
+	}
+}
+
+// A head that has begun to arrive has no more time when it is put back, and what comes after it has.
+func TestP17_TheTimeOfAHeadThatIsPutBackGoesOn(t *testing.T) {
+	c, client := tracked(t)
+	c.Unread([]byte("GET "), time.Now().Add(50*time.Millisecond))
+	testenv.Check(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
+	if got, err := io.ReadAll(c); !errors.Is(err, os.ErrDeadlineExceeded) || string(got) != "GET " {
+		t.Errorf("%q %v", got, err)
+	}
+	testenv.Check(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
+	_, err := io.WriteString(client, "more")
+	testenv.Check(t, err)
+	if got, err := c.Read(make([]byte, 4)); err != nil || got != 4 {
+		t.Errorf("%d bytes, %v", got, err)
 	}
 }
