@@ -43,7 +43,8 @@ type answer struct {
 	held []byte // of the body, as long as it may be all of it
 }
 
-// holds is how much of a body may wait for its end, for the length to be told, as in net/http.
+// holds is how much of a body may wait for its end, for its length and its type to be found, as in
+// net/http.
 const holds = 2048
 
 // begin makes it ready for the next request.
@@ -245,13 +246,17 @@ func (a *answer) Write(p []byte) (int, error) {
 	case a.length >= 0 && a.written > a.length:
 		return 0, http.ErrContentLength
 	case a.committed:
-	case a.length >= 0:
+	case a.length >= 0 && a.typed:
 		a.commit(p, false)
 	case len(a.held)+len(p) <= holds:
 		a.held = append(a.held, p...)
 		return len(p), nil
-	default:
+	case len(a.held) > 0:
+		n := holds - len(a.held)
+		a.held = append(a.held, p[:n]...)
 		a.release()
+		return len(p), a.piece(p[n:])
+	default:
 		a.commit(p, false)
 	}
 	return len(p), a.piece(p)

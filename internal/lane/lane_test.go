@@ -307,6 +307,44 @@ func eachOfAnyTwo(t *testing.T, words []string, try func(t *testing.T, text stri
 	}
 }
 
+// The type of an answer that names none is found in its beginning, in however many pieces its
+// handler writes that.
+func TestTheTypeOfAnAnswerDoesNotDependOnItsPieces(t *testing.T) {
+	t.Parallel()
+	binary := "\x00\x01\x02"
+	s := newSite(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		whole := 0
+		pieces := strings.Split(r.URL.Query().Get("pieces"), ",")
+		for _, piece := range pieces {
+			whole += len(piece)
+		}
+		if r.URL.Query().Has("length") {
+			w.Header().Set("Content-Length", strconv.Itoa(whole))
+		}
+		for _, piece := range pieces {
+			_, _ = io.WriteString(w, piece)
+			if r.URL.Query().Has("flush") {
+				_ = http.NewResponseController(w).Flush()
+			}
+		}
+	}))
+	text, long := strings.Repeat("t", 100), strings.Repeat("l", 2000)
+	for _, pieces := range [][]string{{text, binary}, {text, binary + long}, {text, binary + long + long},
+		{long, binary}, {long, binary + long + long}, {text, text, text, text, text, text, binary + long + long},
+		{"<", "html>" + long + long}, {long + long, binary}, {"<", "html>"}} {
+		for _, how := range []string{"", "length&", "flush&", "length&flush&"} {
+			for _, method := range []string{"GET", "HEAD"} {
+				raw := fmt.Sprintf("%s /?%spieces=%s HTTP/1.1\r\nHost: a\r\n\r\n", method, how,
+					url.QueryEscape(strings.Join(pieces, ",")))
+				mine, theirs := exchange(t, s.addr, method, raw), exchange(t, s.bare, method, raw)
+				if mine != theirs {
+					t.Errorf("%s %s%.30q by the lane:\n%s\nby net/http:\n%s", method, how, pieces, mine, theirs)
+				}
+			}
+		}
+	}
+}
+
 func programmed(w http.ResponseWriter, r *http.Request) { run(w, r.URL.Query().Get("p")) }
 
 // answersAlike fails where a handler that runs the program is not answered for alike.
@@ -330,7 +368,7 @@ func answersAlike(t *testing.T, s *site, program string, head bool) {
 }
 
 // steps are all that programs are made of.
-const steps = "wB0RMfh234si1LlCkcnedDTtSvxa"
+const steps = "wB0RMbfh234si1LlCkcnedDTtSvxa"
 
 func run(w http.ResponseWriter, program string) {
 	h, control := w.Header(), http.NewResponseController(w)
@@ -344,6 +382,9 @@ func run(w http.ResponseWriter, program string) {
 			note(h, err)
 		case 'M': // what may be held, to the byte
 			_, err := w.Write(bytes.Repeat([]byte("m"), 2048))
+			note(h, err)
+		case 'b': // what is not text
+			_, err := w.Write([]byte{0, 1, 2})
 			note(h, err)
 		case '0':
 			_, err := w.Write(nil)
