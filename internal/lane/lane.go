@@ -9,7 +9,8 @@
 // What must hold is that both read a request in the same way. So the lane takes little
 // (parse says what), and nothing of a connection is consumed before a whole head was
 // taken: what it does not take goes to net/http with every byte that came. It has no
-// opinion on malformed requests. FuzzWhatTheLaneTakes compares it with net/http field for
+// opinion on malformed requests, but for one, which net/http would misunderstand without
+// the requests before it (comesLate). FuzzWhatTheLaneTakes compares it with net/http field for
 // field, FuzzAnswers the answers of both, and FuzzConnections all that comes back on whole
 // connections; TestP03_HeadsThatAreNearlyGoodAreReadAlike, TestAnyTwoStepsAnswerAlike and
 // TestP03_AnyTwoWordsAreReadAlike do so in full for what is short.
@@ -41,7 +42,9 @@ type Conn interface {
 }
 
 // Lane is in front of an http.Server, whose handler, limits, contexts and hooks
-// (ConnState) it uses. The server must not be changed once Serve was called.
+// (ConnState) it uses. The server must not be changed once Serve was called; what is
+// changed by its methods (SetKeepAlivesEnabled) is not seen. Of a connection that is handed
+// over, ConnState is told StateNew again, and ConnContext is asked again.
 //
 //	accept → head read ─ plain ─→ handler → answer → the next head
 //	                  └─ not ──→ Unread → the server
