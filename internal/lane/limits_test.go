@@ -20,13 +20,13 @@ func TestAnIdleConnectionIsNotClosedEarly(t *testing.T) {
 		send(t, c, get)
 		receive(t, in)
 		time.Sleep(idle / 10)
+		asked := time.Now() // it is answered later
 		send(t, c, get)
 		receive(t, in)
-		answered := time.Now()
 		if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
 			t.Errorf("%q %v", rest, err)
 		}
-		if took := time.Since(answered); took < idle-10*time.Millisecond {
+		if took := time.Since(asked); took < idle {
 			t.Errorf("lane %t: closed after %v", addr == s.addr, took)
 		}
 	}
@@ -36,8 +36,8 @@ func TestAnIdleConnectionIsNotClosedEarly(t *testing.T) {
 func TestAMissingLimitIsNone(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*http.Server){
-		"for heads":             func(s *http.Server) { s.ReadHeaderTimeout, s.IdleTimeout = 0, 300*time.Millisecond },
-		"for heads, negative":   func(s *http.Server) { s.ReadHeaderTimeout, s.IdleTimeout = -1, 300*time.Millisecond },
+		"for heads":             func(s *http.Server) { s.ReadHeaderTimeout, s.IdleTimeout = 0, time.Second },
+		"for heads, negative":   func(s *http.Server) { s.ReadHeaderTimeout, s.IdleTimeout = -1, time.Second },
 		"between requests":      func(s *http.Server) { s.ReadHeaderTimeout, s.IdleTimeout = time.Minute, -1 },
 		"for answers, negative": func(s *http.Server) { s.WriteTimeout = -1 },
 	} {
@@ -48,7 +48,7 @@ func TestAMissingLimitIsNone(t *testing.T) {
 				c, in := dialTo(t, addr)
 				for range 2 {
 					send(t, c, get[:20])
-					time.Sleep(600 * time.Millisecond)
+					time.Sleep(1500 * time.Millisecond)
 					send(t, c, get[20:])
 					if _, err := in.Peek(1); err != nil {
 						t.Fatalf("lane %t: %v", addr == s.addr, err)
@@ -68,19 +68,20 @@ func TestP17_AHeadHasOneTimeAlsoWhereItIsHandedOver(t *testing.T) {
 	s := newSite(t, echo, func(s *http.Server) { s.ReadHeaderTimeout = limit })
 	for _, addr := range []string{s.addr, s.bare} {
 		for _, before := range []string{"", get} {
+			begun := time.Now()
 			c, in := dialTo(t, addr)
 			if before != "" {
 				send(t, c, before)
 				receive(t, in)
+				begun = time.Now()
 			}
-			begun := time.Now()
 			send(t, c, "GET / HTTP/1.1\r\nHost: a\r\n")
 			time.Sleep(limit * 3 / 4)
 			send(t, c, "X-Y: z\n") // no line for the lane
 			if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
 				t.Errorf("%q %v", rest, err)
 			}
-			if took := time.Since(begun); took < limit*7/8 || took > limit*3/2 {
+			if took := time.Since(begun); took < limit || took > limit*3/2 {
 				t.Errorf("lane %t, after a request %t: %v", addr == s.addr, before != "", took)
 			}
 		}
