@@ -27,7 +27,7 @@ import (
 // disk the log could otherwise never be emptied.
 const mostLog = reserveSize / 4096 / 2
 
-// look is how often a replica asks whether another one has written.
+// pollInterval is how often a replica asks whether another one has written.
 const pollInterval = 250 * time.Millisecond
 
 // ErrReplaced is what a store returns whose file was removed or replaced while it
