@@ -16,10 +16,10 @@ const maxHead = 8 << 10
 // readHead waits for a whole head. Not whole, it is what has come of a request that is not
 // the lane's, or nil where the connection is over.
 func (c *conn) readHead() (head []byte, whole bool) {
-	looked, lines := 0, 0
+	searched, lines := 0, 0
 	for {
-		if end := bytes.Index(c.in[looked:], endOfHead); end >= 0 {
-			if n := looked + end + len(endOfHead); n <= c.limit {
+		if end := bytes.Index(c.in[searched:], endOfHead); end >= 0 {
+			if n := searched + end + len(endOfHead); n <= c.limit {
 				return c.in[:n], true
 			}
 			return c.in, false
@@ -30,7 +30,7 @@ func (c *conn) readHead() (head []byte, whole bool) {
 				return c.in, false
 			}
 		}
-		looked = max(0, len(c.in)-len(endOfHead)+1)
+		searched = max(0, len(c.in)-len(endOfHead)+1)
 		switch err := c.read(); {
 		case err == nil:
 		case err == io.EOF && hasBegun:
@@ -60,7 +60,7 @@ func begins(in []byte) bool {
 
 // comesLate reports whether what came would have the server speak HTTP/2, after requests of
 // HTTP/1.1: to the server it would be the beginning of a connection, where alone that may stand
-// (RFC 9113 §3.4). Whoever has looked along since the beginning (the limit for header blocks, a
+// (RFC 9113 §3.4). Whoever has followed the connection since the beginning (the limit for header blocks, a
 // stop) takes the connection for one of HTTP/1.1. PRI is nobody's method (RFC 9113 §11.6).
 func (c *conn) comesLate() bool {
 	spoken := c.lane.server.Protocols

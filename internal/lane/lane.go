@@ -251,10 +251,10 @@ func (l *Lane) serve(c *conn) {
 		delete(l.conns, c)
 		l.mu.Unlock()
 		if over {
-			l.tell(c.net, http.StateClosed)
+			l.setState(c.net, http.StateClosed)
 		}
 	}()
-	l.tell(c.net, http.StateNew)
+	l.setState(c.net, http.StateNew)
 	if over = c.serve(); over {
 		return
 	}
@@ -269,7 +269,7 @@ func (l *Lane) serve(c *conn) {
 }
 
 // tell is the server's hook.
-func (l *Lane) tell(c net.Conn, s http.ConnState) {
+func (l *Lane) setState(c net.Conn, s http.ConnState) {
 	if hook := l.server.ConnState; hook != nil {
 		hook(c, s)
 	}
@@ -305,11 +305,11 @@ func (c *conn) serve() (over bool) {
 		}
 		c.in = c.in[:copy(c.in, c.in[len(head):])]
 		c.first, c.partial = false, false
-		c.lane.tell(c.net, http.StateActive)
+		c.lane.setState(c.net, http.StateActive)
 		if !c.handle(r) {
 			return true
 		}
-		c.lane.tell(c.net, http.StateIdle)
+		c.lane.setState(c.net, http.StateIdle)
 		c.state.Store(waiting)
 		if c.lane.closing.Load() {
 			return true

@@ -29,7 +29,7 @@ func (s socket) ok() bool { return s.raw != nil }
 // gone reports whether the client has closed its side, or the connection is broken.
 func (s socket) gone() bool {
 	var found state
-	if err := s.raw.Control(func(fd uintptr) { found = look(fd) }); err != nil {
+	if err := s.raw.Control(func(fd uintptr) { found = peek(fd) }); err != nil {
 		return true
 	}
 	return found == over
@@ -40,7 +40,7 @@ func (s socket) gone() bool {
 func (s socket) awaitGone() bool {
 	var found state
 	err := s.raw.Read(func(fd uintptr) bool {
-		found = look(fd)
+		found = peek(fd)
 		return found != silent
 	})
 	if err != nil {
@@ -49,7 +49,7 @@ func (s socket) awaitGone() bool {
 	return found == over
 }
 
-// state is what a look found.
+// state is what peek found.
 type state int
 
 const (
@@ -58,8 +58,8 @@ const (
 	over
 )
 
-// look does not block, because Go's sockets never do.
-func look(fd uintptr) state {
+// peek does not block, because Go's sockets never do.
+func peek(fd uintptr) state {
 	var one [1]byte
 	for {
 		switch n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK); {
