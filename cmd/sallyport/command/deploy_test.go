@@ -1,17 +1,21 @@
 package command
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
 )
 
 // TestTheComposeFileMountsWhatItsConfigurationReads, and hides the app behind Sallyport.
@@ -62,6 +66,42 @@ func TestTheUnitStartsWhatThereIs(t *testing.T) {
 		if !strings.Contains(unit, want) {
 			t.Errorf("the unit lacks %q", want)
 		}
+	}
+}
+
+// TestTheUnitStartsAgainWhatCrashed: Go's runtime ends a process that has crashed with the exit
+// code 2, after which the unit stays down, unless its environment has it end by a signal. The
+// runtime takes SIGQUIT for a crash.
+func TestTheUnitStartsAgainWhatCrashed(t *testing.T) {
+	unit := read(t, root+"/deploy/systemd/sallyport.service")
+	public, err := testenv.UnusedAddress()
+	testenv.Check(t, err)
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	write(t, file, "version: 1\npublic_url: http://"+public+"\nlisten: {http: \""+public+"\", admin: \"\"}\n"+
+		"session: {keys: [\"literal:"+session.NewKey(time.Unix(1.7e9, 0)).Text()+"\"]}\n"+
+		"providers: [{id: sso, type: oidc, issuer: \"http://127.0.0.1:1\", client_id: a, client_secret: "+
+		"\"literal:0123456789abcdef\"}]\n"+
+		"routes: [{name: app, path: /, upstream: \"http://127.0.0.1:1\", allow: authenticated}]\n")
+	self, err := os.Executable()
+	testenv.Check(t, err)
+	cmd := exec.Command("sh", "-c", `ulimit -c 0 && exec "$0" "$@"`, self, "serve", "-c", file)
+	cmd.Env = append(os.Environ(), mainVariable+"=1")
+	for _, m := range regexp.MustCompile(`(?m)^Environment=(.+)$`).FindAllStringSubmatch(unit, -1) {
+		cmd.Env = append(cmd.Env, m[1])
+	}
+	testenv.Check(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	testenv.Eventually(t, "serving", func() bool {
+		return testenv.StatusOf("http://"+public+"/") == http.StatusUnauthorized
+	})
+	testenv.Check(t, cmd.Process.Signal(syscall.SIGQUIT))
+	_ = cmd.Wait()
+	stays := regexp.MustCompile(`(?m)^RestartPreventExitStatus=(.+)$`).FindStringSubmatch(unit)
+	if code := cmd.ProcessState.ExitCode(); stays == nil || stays[1] == strconv.Itoa(code) {
+		t.Errorf("after a crash (%v) the unit stays down", cmd.ProcessState)
+	}
+	if !strings.Contains(unit, "\nLimitCORE=0\n") {
+		t.Error("a crash writes the memory, which holds the keys, to a file")
 	}
 }
 
