@@ -69,6 +69,21 @@ func TestTheUnitStartsWhatThereIs(t *testing.T) {
 	}
 }
 
+// TestTheUnitIsNotGivenUp: systemd gives up a unit that was started five times in ten seconds
+// (DefaultStartLimitBurst, DefaultStartLimitIntervalSec), and waits 100 ms between two starts if
+// nothing else is said. What fails at a start may last longer: an address that the machine does
+// not have yet, a port that another program is about to leave.
+func TestTheUnitIsNotGivenUp(t *testing.T) {
+	m := regexp.MustCompile(`(?m)^RestartSec=([0-9]+)$`).FindStringSubmatch(read(t,
+		root+"/deploy/systemd/sallyport.service"))
+	if m == nil {
+		t.Fatal("five starts take half a second, and then the unit stays down")
+	}
+	if wait, _ := strconv.Atoi(m[1]); 5*wait <= 10 {
+		t.Errorf("five starts take %d s, and then the unit stays down", 5*wait)
+	}
+}
+
 // TestTheUnitStartsAgainWhatCrashed: Go's runtime ends a process that has crashed with the exit
 // code 2, after which the unit stays down, unless its environment has it end by a signal. The
 // runtime takes SIGQUIT for a crash.
