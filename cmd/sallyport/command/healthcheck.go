@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -23,7 +24,8 @@ func healthcheckCommand(c *console) *cobra.Command {
 		Use:   "healthcheck",
 		Short: "Ask a running Sallyport whether it is ready (for containers without a shell)",
 		Long: "Ask a running Sallyport whether it is ready, at the address that its configuration names\n" +
-			"(listen.admin). Where that is switched off, a public listener that answers is healthy.",
+			"(listen.admin), whatever else is wrong with the file. Where that is switched off, a public\n" +
+			"listener that answers is healthy.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			asked := healthQuestion{url: address}
@@ -93,17 +95,25 @@ func (q healthQuestion) reason(body io.Reader) string {
 	return ""
 }
 
-// configuredHealth returns the address that the configuration at path has. If it cannot be
-// read, for example because it was changed since Sallyport has read it, the default address
-// is used, unless the file was named on the command line.
+// configuredHealth returns the address that the configuration at path has, whatever else is
+// wrong with the file: a process that runs goes on with what it has, and must not be killed
+// because of it. If that cannot be read either, the default address is used, unless the file was
+// named on the command line and is not there.
 func configuredHealth(c *console, path string, named bool) (healthQuestion, error) {
-	cfg, _, err := c.loadConfig(path)
+	byDefault := healthQuestion{url: "http://127.0.0.1:4181/readyz", hint: "; this is the default address, because "}
+	data, err := os.ReadFile(path)
 	switch {
 	case err != nil && named:
-		return healthQuestion{}, err
+		return healthQuestion{}, cannotRead(path, err)
 	case err != nil:
-		return healthQuestion{url: "http://127.0.0.1:4181/readyz", hint: "; this is the default address, because " +
-			path + " cannot be used: name the configuration with -c"}, nil
+		byDefault.hint += path + " cannot be used: name the configuration with -c"
+		return byDefault, nil
+	}
+	cfg, faults := c.types.Listeners(path, data)
+	switch {
+	case len(faults) > 0:
+		byDefault.hint += "of " + faults[0].Error()
+		return byDefault, nil
 	case cfg.Listen.Admin.Address != "":
 		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + "/readyz"}, nil
 	}

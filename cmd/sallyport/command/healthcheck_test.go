@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -16,8 +17,9 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-// TestHealthcheckAsksWhereTheConfigurationListens: on every kind of listener, and
-// also where there is no admin listener. A container would be killed otherwise.
+// TestHealthcheckAsksWhereTheConfigurationListens: on every kind of listener, also where there is
+// no admin listener, and also when the file has a fault by now, which the process has refused. A
+// container would be killed otherwise.
 func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 	files := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
 	files.Swap(testenv.NewKeyPair(t, "app.example", time.Now().Add(time.Hour)))
@@ -80,6 +82,10 @@ func TestHealthcheckAsksWhereTheConfigurationListens(t *testing.T) {
 			go func() { ended <- serve(ctx, &console{env: os.LookupEnv}, cfg, log) }()
 			testenv.Eventually(t, "healthy",
 				func() bool { code, said := check(); return code == exitOK && said == "healthy\n" })
+			write(t, file, read(t, file)+"sesion: {}\n")
+			if code, said := check(); code != exitOK {
+				t.Errorf("while it runs with the file of before: %d, %s", code, said)
+			}
 			stop()
 			if err := <-ended; err != nil {
 				t.Error(err)
@@ -102,5 +108,22 @@ func TestHealthcheckSaysWhenItGuessed(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), "not healthy: ") ||
 		!strings.HasSuffix(err.Error(), "none.yaml cannot be used: name the configuration with -c") {
 		t.Errorf("it says %v", err)
+	}
+}
+
+// TestHealthcheckOfAFileWithoutListeners asks at the default address, and says why.
+func TestHealthcheckOfAFileWithoutListeners(t *testing.T) {
+	for _, text := range []string{"routes: [", "listen: {admin: 4181}\n", "prefix: a\n", ""} {
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		write(t, file, text)
+		asked, err := configuredHealth(&console{}, file, true)
+		if err != nil || asked.url != "http://127.0.0.1:4181/readyz" ||
+			!strings.HasPrefix(asked.hint, "; this is the default address, because of "+file+":") {
+			t.Errorf("%q: %+v, %v", text, asked, err)
+		}
+	}
+	missing := filepath.Join(t.TempDir(), "none.yaml")
+	if _, err := configuredHealth(&console{}, missing, true); !errors.As(err, &usageError{}) {
+		t.Errorf("a file that was named and is not there: %v", err)
 	}
 }

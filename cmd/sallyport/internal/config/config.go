@@ -200,6 +200,22 @@ func (t Types) Parse(name string, data []byte) (*Config, Faults) {
 	return c, nil
 }
 
+// Listeners reads what the file says of listeners and prefix, whatever else is wrong with it: a
+// process goes on with these when it refuses a file that was changed, or does not start. The
+// faults are all of the file, and come if these cannot be read.
+func (t Types) Listeners(name string, data []byte) (*Config, Faults) {
+	c := &Config{doc: yamltable.Open(name, data), types: t}
+	faults := yamltable.Read(c.doc, file(t), foreign, c, c.crossCheck)
+	of := func(f Fault) bool {
+		key, _, _ := strings.Cut(f.Path, ".")
+		return key == "listen" || key == "prefix"
+	}
+	if len(faults) > 0 && (c.Prefix == "" || slices.ContainsFunc(faults, of)) {
+		return nil, faults
+	}
+	return c, nil
+}
+
 // Keys are all keys of the file, in the order of the table.
 func Keys() []Key { return yamltable.Keys(file(nil)) }
 
