@@ -368,8 +368,16 @@ func (l links) probes(c core.Container) {
 			l.port(kind+" probe", &p.HTTPGet.Port)
 		case reachable:
 			l.Errorf("the %s probe starts a program, and the kubelet could ask", kind)
+		case kind != "readiness" && !asksWhetherItLives(p.Exec.Command):
+			l.Errorf("the %s probe %q restarts the container while its database is away", kind, p.Exec.Command)
 		}
 	}
+}
+
+// asksWhetherItLives reports whether a command is healthy as soon as Sallyport listens, also where
+// it is not ready: /healthz, and the public listener where there is no other.
+func asksWhetherItLives(command []string) bool {
+	return slices.Contains(command, "--live") || strings.HasSuffix(command[len(command)-1], "/healthz")
 }
 
 // walk calls f for each text in v.

@@ -163,7 +163,9 @@ the kubelet reaches, which asks from outside of the pod. */ -}}
 {{- else if $admin.port -}}
 {{- $_ := set $probe "exec" (dict "command" (list "/sallyport" "healthcheck" "--url" (printf "http://127.0.0.1:%s%s" $admin.port $path))) -}}
 {{- else -}}
-{{- $_ := set $probe "exec" (dict "command" (list "/sallyport" "healthcheck")) -}}
+{{- $command := list "/sallyport" "healthcheck" -}}
+{{- if eq $path "/healthz" }}{{ $command = append $command "--live" }}{{ end -}}
+{{- $_ := set $probe "exec" (dict "command" $command) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml (mergeOverwrite $probe (deepCopy $own)) -}}

@@ -20,18 +20,27 @@ import (
 
 func healthcheckCommand(c *console) *cobra.Command {
 	var address, path string
+	var live bool
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Ask a running Sallyport whether it is ready (for containers without a shell)",
 		Long: "Ask a running Sallyport whether it is ready, at the address that its configuration names\n" +
 			"(listen.admin), whatever else is wrong with the file. Where that is switched off, a public\n" +
-			"listener that answers is healthy.",
+			"listener that answers is healthy. With --live, so is a Sallyport that is not ready, because\n" +
+			"it stops or has not read its store yet: a probe that restarts it asks so.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if address != "" && live {
+				return usage("--live has no meaning with --url, which is the whole address")
+			}
 			asked := healthQuestion{url: address}
 			if address == "" {
+				at := readyPath
+				if live {
+					at = livePath
+				}
 				var err error
-				if asked, err = configuredHealth(c, path, cmd.Flags().Changed("config")); err != nil {
+				if asked, err = configuredHealth(c, path, cmd.Flags().Changed("config"), at); err != nil {
 					return err
 				}
 			}
@@ -40,10 +49,17 @@ func healthcheckCommand(c *console) *cobra.Command {
 	}
 	configFlag(cmd, &path)
 	cmd.Flags().StringVar(&address, "url", "", "ask this address instead")
+	cmd.Flags().BoolVar(&live, "live", false, "ask whether it lives, not whether it is ready")
 	return cmd
 }
 
-// healthQuestion is the address that is asked whether Sallyport is ready.
+// The paths of the admin listener that are asked.
+const (
+	readyPath = "/readyz"
+	livePath  = "/healthz"
+)
+
+// healthQuestion is the address that is asked whether Sallyport is ready, or lives.
 type healthQuestion struct {
 	url    string
 	public bool   // it is the public listener: any answer below 500 is healthy
@@ -98,9 +114,9 @@ func (q healthQuestion) reason(body io.Reader) string {
 // configuredHealth returns the address that the configuration at path has, whatever else is
 // wrong with the file: a process that runs goes on with what it has, and must not be killed
 // because of it. If that cannot be read either, the default address is used, unless the file was
-// named on the command line and is not there.
-func configuredHealth(c *console, path string, named bool) (healthQuestion, error) {
-	byDefault := healthQuestion{url: "http://127.0.0.1:4181/readyz", hint: "; this is the default address, because "}
+// named on the command line and is not there. at is the path of the admin listener.
+func configuredHealth(c *console, path string, named bool, at string) (healthQuestion, error) {
+	byDefault := healthQuestion{url: "http://127.0.0.1:4181" + at, hint: "; this is the default address, because "}
 	data, err := os.ReadFile(path)
 	switch {
 	case err != nil && named:
@@ -115,7 +131,7 @@ func configuredHealth(c *console, path string, named bool) (healthQuestion, erro
 		byDefault.hint += "of " + faults[0].Error()
 		return byDefault, nil
 	case cfg.Listen.Admin.Address != "":
-		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + "/readyz"}, nil
+		return healthQuestion{url: "http://" + reachable(cfg.Listen.Admin.Address) + at}, nil
 	}
 	scheme, address, host, proxies := "http", cfg.Listen.HTTP.Address, "", cfg.Listen.HTTP.ProxyProtocol
 	if cfg.PublicURL != nil { // nil: it is a reference, which is not read here

@@ -99,7 +99,7 @@ func portIn(address string) string { return address[strings.LastIndexByte(addres
 // TestHealthcheckSaysWhenItGuessed: without a configuration the default address is
 // asked, and who has the file elsewhere reads what to do.
 func TestHealthcheckSaysWhenItGuessed(t *testing.T) {
-	asked, err := configuredHealth(&console{}, filepath.Join(t.TempDir(), "none.yaml"), false)
+	asked, err := configuredHealth(&console{}, filepath.Join(t.TempDir(), "none.yaml"), false, readyPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,14 +116,14 @@ func TestHealthcheckOfAFileWithoutListeners(t *testing.T) {
 	for _, text := range []string{"routes: [", "listen: {admin: 4181}\n", "prefix: a\n", ""} {
 		file := filepath.Join(t.TempDir(), "config.yaml")
 		write(t, file, text)
-		asked, err := configuredHealth(&console{}, file, true)
+		asked, err := configuredHealth(&console{}, file, true, readyPath)
 		if err != nil || asked.url != "http://127.0.0.1:4181/readyz" ||
 			!strings.HasPrefix(asked.hint, "; this is the default address, because of "+file+":") {
 			t.Errorf("%q: %+v, %v", text, asked, err)
 		}
 	}
 	missing := filepath.Join(t.TempDir(), "none.yaml")
-	if _, err := configuredHealth(&console{}, missing, true); !errors.As(err, &usageError{}) {
+	if _, err := configuredHealth(&console{}, missing, true, readyPath); !errors.As(err, &usageError{}) {
 		t.Errorf("a file that was named and is not there: %v", err)
 	}
 }
