@@ -339,3 +339,27 @@ func TestPrometheusTakesTheQueries(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestAProbeAsksWhereTheAdminListenerIs, on every loopback address: elsewhere nobody answers,
+// and the kubelet would restart the container.
+func TestAProbeAsksWhereTheAdminListenerIs(t *testing.T) {
+	for admin, want := range map[string]string{"127.0.0.1:4199": "http://127.0.0.1:4199/healthz",
+		"127.0.0.2:4199": "http://127.0.0.2:4199/healthz", "localhost:4199": "http://localhost:4199/healthz",
+		"[::1]:4199": "http://[::1]:4199/healthz"} {
+		text := strings.Replace(plain, "config:\n", "config:\n  listen: {admin: \""+admin+"\"}\n", 1)
+		for _, h := range helms() {
+			files, err := h.render(t, parseValues(t, []byte(text)), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := decode(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			probe := only[apps.Deployment](t, all).Spec.Template.Spec.Containers[0].LivenessProbe
+			if got := strings.Join(probe.Exec.Command, " "); got != "/sallyport healthcheck --url "+want {
+				t.Errorf("%s, admin %s: %s", h.name, admin, got)
+			}
+		}
+	}
+}

@@ -111,7 +111,7 @@ app.kubernetes.io/managed-by: {{ $top.Release.Service }}
 {{- else }}{{ $all = append $all . }}{{ end -}}
 {{- end -}}
 public: {{ toJson (dict "port" (include "sallyport.port" $public) "local" (include "sallyport.local" $public) "scheme" $scheme "proxied" $proxied "h2c" (eq (toString $listen.h2c) "true")) }}
-admin: {{ toJson (dict "port" (include "sallyport.port" $admin) "local" (include "sallyport.local" $admin)) }}
+admin: {{ toJson (dict "port" (include "sallyport.port" $admin) "local" (include "sallyport.local" $admin) "address" $admin) }}
 asked: {{ toJson (dict "port" (include "sallyport.port" $asked) "local" (include "sallyport.local" $asked) "tls" $askedTLS) }}
 calls: {{ toJson (dict "port" (include "sallyport.port" $calls) "local" (include "sallyport.local" $calls) "tls" $askedTLS) }}
 lent: {{ toJson (dict "port" (include "sallyport.port" $lent) "local" (include "sallyport.local" $lent)) }}
@@ -161,7 +161,7 @@ the kubelet reaches, which asks from outside of the pod. */ -}}
 {{- if and $admin.port (not $admin.local) -}}
 {{- $_ := set $probe "httpGet" (dict "path" $path "port" (include "sallyport.adminPort" (index . 0))) -}}
 {{- else if $admin.port -}}
-{{- $_ := set $probe "exec" (dict "command" (list "/sallyport" "healthcheck" "--url" (printf "http://127.0.0.1:%s%s" $admin.port $path))) -}}
+{{- $_ := set $probe "exec" (dict "command" (list "/sallyport" "healthcheck" "--url" (printf "http://%s%s" $admin.address $path))) -}}
 {{- else -}}
 {{- $command := list "/sallyport" "healthcheck" -}}
 {{- if eq $path "/healthz" }}{{ $command = append $command "--live" }}{{ end -}}
