@@ -30,7 +30,7 @@ func httpsConfig(f *testenv.TLSFiles, https, admin string) []byte {
 }
 
 // TestServeFollowsItsCertificate is the same for the whole program: HTTP/2 on TLS,
-// the new certificate at the next look, its end in the metrics.
+// the new certificate at the next look, its end in the metrics, and that of every other listener.
 func TestServeFollowsItsCertificate(t *testing.T) {
 	t.Parallel() // it has to wait for the next look
 	f := &testenv.TLSFiles{T: t, Dir: t.TempDir()}
@@ -39,7 +39,12 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	f.Must(err)
 	admin, err := testenv.UnusedAddress()
 	f.Must(err)
-	cfg, _, err := parseConfig("c.yaml", httpsConfig(f, public, admin))
+	asked := &testenv.TLSFiles{T: t, Dir: t.TempDir()} // by another proxy
+	askedUntil := time.Now().Add(30 * time.Minute)
+	asked.Swap(testenv.NewKeyPair(t, "asked.example", askedUntil))
+	cfg, _, err := parseConfig("c.yaml", bytes.Replace(httpsConfig(f, public, admin), []byte("listen: {"),
+		[]byte("listen: {external_auth: {address: \"127.0.0.1:0\", peers: [192.0.2.7], cert: \"file:"+
+			asked.Path("tls.crt")+"\", key: \"file:"+asked.Path("tls.key")+"\"}, "), 1))
 	f.Must(err)
 	log := asynclog.Open(io.Discard, io.Discard, slog.LevelInfo, "json")
 	defer log.Close()
@@ -60,9 +65,11 @@ func TestServeFollowsItsCertificate(t *testing.T) {
 	f.Swap(testenv.NewKeyPair(t, "new.example", notAfter))
 	testenv.Eventually(t, "the new certificate", func() bool { return served() == "h2 new.example" })
 	metrics := testenv.BodyOf("http://" + admin + "/metrics")
-	if want := "\nsallyport_tls_certificate_not_after_seconds " + strconv.FormatFloat(float64(notAfter.Unix()), 'g', -1,
-		64) + "\n"; !strings.Contains(metrics, want) {
-		t.Errorf("no %q in\n%s", want, metrics)
+	for listener, until := range map[string]time.Time{"listen.https": notAfter, "listen.external_auth": askedUntil} {
+		if want := "\nsallyport_tls_certificate_not_after_seconds{listener=\"" + listener + "\"} " +
+			strconv.FormatFloat(float64(until.Unix()), 'g', -1, 64) + "\n"; !strings.Contains(metrics, want) {
+			t.Errorf("no %q in\n%s", want, metrics)
+		}
 	}
 	stop()
 	if err := <-ended; err != nil {

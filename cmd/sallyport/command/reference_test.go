@@ -213,7 +213,7 @@ func metricsOf(t *testing.T) [][]string {
 	log := asynclog.Open(io.Discard, io.Discard, slog.LevelError, "json")
 	defer log.Close()
 	log.Measure(notes)
-	(&server.Certificate{}).Measure(notes)
+	notes.MustRegister(server.Certificates{})
 	(&server.Server{}).Measure(notes)
 	auditLost(notes)
 	reload.Measure(notes)

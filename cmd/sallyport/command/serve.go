@@ -152,9 +152,11 @@ func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Se
 	if s.certs, err = newCertificates(cfg, log.Logger); err != nil {
 		return nil, err
 	}
-	if https := s.certificate(httpsKey); https != nil {
-		https.Measure(s.metrics)
+	var certificates server.Certificates
+	for _, c := range s.certs {
+		certificates = append(certificates, c.Certificate)
 	}
+	s.metrics.MustRegister(certificates)
 	s.server = &server.Server{
 		Listeners: []*server.Listener{publicListener(cfg, s.process, s.certificate(httpsKey), log)},
 		Front:     s.process, DrainDelay: cfg.Stop.DrainDelay, StopTimeout: cfg.Stop.Timeout, Log: log.Logger,

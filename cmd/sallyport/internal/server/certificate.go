@@ -117,11 +117,24 @@ func (c *Certificate) Config() *tls.Config {
 
 func (c *Certificate) notAfter() time.Time { return c.current.Load().Leaf.NotAfter }
 
-// Measure tells reg how long the certificate is valid.
-func (c *Certificate) Measure(reg prometheus.Registerer) {
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_tls_certificate_not_after_seconds",
-		Help: "Until when the certificate of listen.https is valid, in seconds since 1970."},
-		func() float64 { return float64(c.notAfter().Unix()) }))
+// Certificates are those of all listeners that have one, for the metrics.
+type Certificates []*Certificate
+
+// Describe implements prometheus.Collector.
+func (all Certificates) Describe(to chan<- *prometheus.Desc) { to <- describeNotAfter() }
+
+// Collect implements prometheus.Collector.
+func (all Certificates) Collect(to chan<- prometheus.Metric) {
+	for _, c := range all {
+		to <- prometheus.MustNewConstMetric(describeNotAfter(), prometheus.GaugeValue, float64(c.notAfter().Unix()),
+			c.key)
+	}
+}
+
+func describeNotAfter() *prometheus.Desc {
+	return prometheus.NewDesc("sallyport_tls_certificate_not_after_seconds", "Until when the certificate of a "+
+		"listener (listen.https, listen.external_auth or listen.grants) is valid, in seconds since 1970.",
+		[]string{"listener"}, nil)
 }
 
 // Watch follows the files until ctx is done.

@@ -118,7 +118,7 @@ func TestANewCertificateIsServedWithoutARestart(t *testing.T) {
 	cert, _ := followForTest(t, f)
 	cert.log = slog.New(slog.DiscardHandler)
 	reg := prometheus.NewRegistry()
-	cert.Measure(reg)
+	reg.MustRegister(Certificates{cert})
 	ctx, end := context.WithCancel(t.Context())
 	watched := make(chan struct{})
 	go func() { cert.Watch(ctx, time.Millisecond); close(watched) }()
@@ -145,7 +145,8 @@ func TestANewCertificateIsServedWithoutARestart(t *testing.T) {
 		!strings.Contains(err.Error(), "answer") {
 		t.Errorf("a connection from before: %v", err)
 	}
-	if got, want := scrape(t, reg), "sallyport_tls_certificate_not_after_seconds "+sample(notAfter.Unix()); !strings.Contains(got, want) {
+	want := "sallyport_tls_certificate_not_after_seconds{listener=\"listen.https\"} " + sample(notAfter.Unix())
+	if got := scrape(t, reg); !strings.Contains(got, want) {
 		t.Errorf("no %q in\n%s", want, got)
 	}
 	end()
