@@ -50,6 +50,12 @@ const (
 	Misconfigured SignInFailure = "misconfigured"
 )
 
+// SignInFailures is that list.
+func SignInFailures() []SignInFailure {
+	return []SignInFailure{Unavailable, ProviderFault, Expired, Declined, NotAdmitted, Interaction, ClockSkew, Rejected,
+		Misconfigured}
+}
+
 // SignInError is how a login provider reports a failed sign-in. Err is for the
 // log; by contract its text holds no token, code, secret or response body.
 type SignInError struct {

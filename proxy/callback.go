@@ -140,7 +140,7 @@ func (e *callbackEndpoint) redeem(
 	}
 	e.process.tellLender(r, ev, e.lender, &s)
 	ev.Action = observe.SignIn
-	e.process.metrics.logins.WithLabelValues(provider.ID, "ok").Inc()
+	e.process.metrics.logins.WithLabelValues(provider.ID, resultOK).Inc()
 	e.process.loops.completed(e.sessions.BrowserID(r))
 	// The redirect takes the code out of the address bar (RFC 9700 §4.2.4).
 	redirect(w, http.StatusSeeOther, e.site.origin+e.site.afterSignIn(&s, returnTo))

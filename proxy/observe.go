@@ -177,6 +177,18 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 	}
 }
 
+// resultOK is the result of a sign-in that did not fail.
+const resultOK = "ok"
+
+// expect begins to count the sign-ins at a provider from nought. Of a counter that was not there
+// before, rate and increase of Prometheus do not see the first event.
+func (m *metrics) expect(provider string) {
+	m.logins.WithLabelValues(provider, resultOK)
+	for _, failure := range identity.SignInFailures() {
+		m.logins.WithLabelValues(provider, string(failure))
+	}
+}
+
 func (m *metrics) upstream(route, kind string) { m.failures.WithLabelValues(route, kind).Inc() }
 
 func (m *metrics) request(e *observe.Event) {

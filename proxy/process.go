@@ -73,7 +73,12 @@ func (p *Process) slotsOf(provider string) *slots {
 
 // SetCurrent says which Proxy serves new requests. Streams and tunnels that another
 // one has let in go on as long as this one would let them in too.
-func (p *Process) SetCurrent(now *Proxy) { p.current.Store(now) }
+func (p *Process) SetCurrent(now *Proxy) {
+	for _, provider := range now.signIns.providers {
+		p.metrics.expect(provider.ID)
+	}
+	p.current.Store(now)
+}
 
 // Drain makes every further answer the last one on its connection, so that
 // clients move elsewhere before the listener closes. On HTTP/2, net/http makes a
