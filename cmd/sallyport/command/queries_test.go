@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/identity"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
 )
@@ -45,6 +46,28 @@ func TestTheChartsQueriesFindSeries(t *testing.T) {
 	} {
 		if lacks := fmt.Sprint(found.lacks(broken)); !strings.Contains(lacks, want) {
 			t.Errorf("%s: %s", broken, lacks)
+		}
+	}
+}
+
+// TestTheAlertOnSignInsKnowsEachFailureOfAll: the chart's alert is for those failures that everybody
+// meets, and not for those that one person alone can cause.
+func TestTheAlertOnSignInsKnowsEachFailureOfAll(t *testing.T) {
+	var alert string
+	for _, query := range chartQueries(t) {
+		if strings.Contains(query, "sallyport_logins_total") && strings.HasSuffix(query, " > 0") {
+			alert = query
+		}
+	}
+	results := regexp.MustCompile(`result=~"([^"]+)"`).FindStringSubmatch(alert)
+	if results == nil {
+		t.Fatalf("the alert is %s", alert)
+	}
+	ofOne := []identity.SignInFailure{identity.Expired, identity.Declined, identity.NotAdmitted, identity.Interaction,
+		identity.Rejected}
+	for _, failure := range identity.SignInFailures() {
+		if slices.Contains(strings.Split(results[1], "|"), string(failure)) == slices.Contains(ofOne, failure) {
+			t.Errorf("%s: %s", failure, alert)
 		}
 	}
 }
