@@ -36,6 +36,9 @@ refused here, with the key that is to be changed. */ -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.metrics.prometheusRule.enabled (not .Values.metrics.serviceMonitor.enabled) -}}
+{{- fail "metrics.prometheusRule.enabled: its alerts are about what metrics.serviceMonitor.enabled has scraped, by the name of its job; without that none of them would ever come" -}}
+{{- end -}}
 {{- if .Values.httpRoute.backendTLS.enabled -}}
 {{- if not .Values.httpRoute.enabled -}}
 {{- fail "httpRoute.backendTLS.enabled: has no meaning without httpRoute.enabled" -}}
