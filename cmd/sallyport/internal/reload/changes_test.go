@@ -174,8 +174,14 @@ routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticat
 	}
 	source, err := os.ReadFile("../config/reload.go")
 	testenv.Check(t, err)
+	guide, err := os.ReadFile("../../../../docs/guide.md")
+	testenv.Check(t, err)
+	row := regexp.MustCompile("(?m)^\\| `public_url`.*needs a restart`.*$").FindString(string(guide))
 	fixed := regexp.MustCompile(`(?:fixed|FaultAt)\("([a-z0-9_.]+)"`)
 	for _, m := range fixed.FindAllStringSubmatch(string(source), -1) {
+		if !strings.Contains(row, "`"+m[1]) {
+			t.Errorf("%s cannot change, and the guide's table does not say so", m[1])
+		}
 		if !changed[m[1]] {
 			t.Errorf("%s cannot change, and no case here changes it", m[1])
 		}
