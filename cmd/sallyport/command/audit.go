@@ -116,7 +116,7 @@ func briefAudit(c *console, cfg *config.Config) (record func(...func(*observe.Au
 	if target == auditfile.Stdout {
 		target = auditfile.Stderr
 	}
-	out, err := auditfile.Open(target, c.stdout, c.stderr)
+	out, err := auditfile.OpenBeside(target, c.stdout, c.stderr)
 	if err != nil {
 		return nil, fmt.Errorf("log.audit: %w; nothing was done", err)
 	}

@@ -37,6 +37,30 @@ func Open(target string, stdout, stderr io.Writer) (io.WriteCloser, error) {
 	return f, nil
 }
 
+// OpenBeside is Open for a command beside the process that serves. Where root runs it, and the
+// file is not there, it is made for the owner of its directory: the process that serves would
+// otherwise append to it no more, and not start again.
+func OpenBeside(target string, stdout, stderr io.Writer) (io.WriteCloser, error) {
+	if target != Stdout && target != Stderr {
+		if err := makeFor(target); err != nil {
+			return nil, err
+		}
+	}
+	return Open(target, stdout, stderr)
+}
+
+// makeFor makes the file where it is not there.
+func makeFor(path string) error {
+	made, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil // it is there, or Open says what is wrong
+	}
+	if err := errors.Join(giveToOwner(made), made.Close()); err != nil {
+		return fmt.Errorf("open the audit stream: %w", err)
+	}
+	return nil
+}
+
 // keptOpen is a stream of the process, which is not ours to close.
 type keptOpen struct{ io.Writer }
 
