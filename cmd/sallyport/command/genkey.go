@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-proxy/sallyport/internal/fileowner"
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
@@ -112,7 +113,8 @@ func writeNew(path, text string) error {
 		return err
 	}
 	_, err = f.WriteString(text)
-	err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close()) // Chmod: whatever the umask is
+	// Chmod: whatever the umask is.
+	err = errors.Join(err, f.Chmod(0o600), fileowner.OfDirectory(f), f.Sync(), f.Close())
 	if err == nil {
 		err = errIfThere(path)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -171,5 +172,24 @@ func TestCheckSaysWhenAKeyCanBeRemoved(t *testing.T) {
 		if got := keyUse(tt.from, tt.until, time.Hour, at(tt.now)); got != tt.says {
 			t.Errorf("at %s: %q, want %q", tt.now, got, tt.says)
 		}
+	}
+}
+
+// TestAKeyThatRootMakesIsForTheOwnerOfItsDirectory, who is the user that Sallyport runs as: the
+// key would otherwise be a fault of the configuration, and nothing would start any more.
+func TestAKeyThatRootMakesIsForTheOwnerOfItsDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a file for somebody else")
+	}
+	dir := t.TempDir()
+	testenv.Check(t, os.Chown(dir, 4242, 4243))
+	var out bytes.Buffer
+	if code := run([]string{"genkey", "--into", dir}, &console{stdout: &out, stderr: &out}); code != exitOK {
+		t.Fatalf("it ends with %d: %s", code, out.String())
+	}
+	path, _, _ := strings.Cut(out.String(), " ")
+	if owner, err := exec.Command("stat", "-c", "%u:%g %a", path).Output(); err != nil ||
+		string(owner) != "4242:4243 600\n" {
+		t.Errorf("the key's owner and mode are %q, %v", owner, err)
 	}
 }

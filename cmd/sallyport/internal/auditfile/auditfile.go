@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+
+	"github.com/sallyport-proxy/sallyport/internal/fileowner"
 )
 
 // The targets that are no files.
@@ -55,7 +57,7 @@ func makeFor(path string) error {
 	if err != nil {
 		return nil // it is there, or Open says what is wrong
 	}
-	if err := errors.Join(giveToOwner(made), made.Close()); err != nil {
+	if err := errors.Join(fileowner.OfDirectory(made), made.Close()); err != nil {
 		return fmt.Errorf("open the audit stream: %w", err)
 	}
 	return nil

@@ -1,6 +1,6 @@
 //go:build linux || darwin
 
-package auditfile
+package fileowner
 
 import (
 	"fmt"
@@ -9,9 +9,7 @@ import (
 	"syscall"
 )
 
-// giveToOwner gives a file that root has made to the owner of its directory, who is to append
-// to it from here on.
-func giveToOwner(f *os.File) error {
+func ofDirectory(f *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
