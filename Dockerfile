@@ -25,7 +25,8 @@ COPY --from=build /out/sallyport /sallyport
 USER 65532:65532
 # The default of listen.http. The admin listener is on loopback unless listen.admin says otherwise.
 EXPOSE 4180
-# It reads the configuration, at /etc/sallyport/config.yaml, and asks where that listens.
-HEALTHCHECK --interval=10s --timeout=4s --start-period=5s CMD ["/sallyport", "healthcheck"]
+# It reads the configuration, at /etc/sallyport/config.yaml, and asks where that listens whether the process
+# lives: what is not healthy may be replaced, and a database that is away is no reason for that.
+HEALTHCHECK --interval=10s --timeout=4s --start-period=5s CMD ["/sallyport", "healthcheck", "--live"]
 ENTRYPOINT ["/sallyport"]
 CMD ["serve"]

@@ -57,6 +57,15 @@ func TestTheComposeFileMountsWhatItsConfigurationReads(t *testing.T) {
 	}
 }
 
+// TestTheImageIsNotReplacedForADatabase: Swarm, and Podman where it is told to, replace a container
+// that is not healthy, and one that waits for its database must not be.
+func TestTheImageIsNotReplacedForADatabase(t *testing.T) {
+	check := regexp.MustCompile(`(?m)^HEALTHCHECK .* CMD (.+)$`).FindStringSubmatch(read(t, root+"/Dockerfile"))
+	if check == nil || check[1] != `["/sallyport", "healthcheck", "--live"]` {
+		t.Errorf("the image's health check is %q", check)
+	}
+}
+
 // TestTheUnitStartsWhatThereIs: its command is one of ours, it gives up where the
 // configuration is wrong, and it waits for as long as a stop may take.
 func TestTheUnitStartsWhatThereIs(t *testing.T) {

@@ -206,7 +206,7 @@ func TestDockerfileBuildsFromWhatItCopies(t *testing.T) {
 	}
 	for _, want := range []string{"COPY --from=build " + m[2] + " /sallyport", `ENTRYPOINT ["/sallyport"]`,
 		"USER 65532:65532",
-		"\nARG VERSION=\n", `CMD ["/sallyport", "healthcheck"]`} {
+		"\nARG VERSION=\n", `CMD ["/sallyport", "healthcheck", `} {
 		if !strings.Contains(dockerfile, want) {
 			t.Errorf("the Dockerfile lacks %q", want)
 		}
