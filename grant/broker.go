@@ -268,6 +268,7 @@ func (b *Broker) configure() error {
 			}
 		}
 		b.offers[about.ID], b.waiting[about.ID] = offer, make(chan struct{}, mostWaiting)
+		b.Metrics.expect(about.ID)
 	}
 	for i := range b.Apps {
 		app := &b.Apps[i]

@@ -76,6 +76,13 @@ func (m *Metrics) received(connector, outcome string) {
 	}
 }
 
+// expect has what an alert asks for there from the start.
+func (m *Metrics) expect(connector string) {
+	if m != nil {
+		m.waiting.WithLabelValues(connector)
+	}
+}
+
 // unsaved counts a result that waits, or that waits no longer, where that has changed.
 func (m *Metrics) unsaved(connector string, changed, waits bool) {
 	switch {

@@ -13,7 +13,7 @@ import (
 )
 
 // TestAlertsComeWhereFewPeopleAre: Prometheus' own program runs the chart's alerts over what a
-// site counts at night, when somebody comes every quarter of an hour.
+// site counts at night, when somebody comes every quarter of an hour, and where one token matters.
 func TestAlertsComeWhereFewPeopleAre(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -59,6 +59,10 @@ func TestAlertsComeWhereFewPeopleAre(t *testing.T) {
 				`,route="app",method="GET",code="502"}', values: '1x5 2x5 3x5 4x5 5x5 6x5 7x5 8x5 9x5 10x5 11x5'}`,
 			"alertname: SallyportAppsDoNotAnswer, eval_time: 50m, exp_alerts: [{exp_labels: {severity: warning, " +
 				"route: app}}]"},
+		"a token is in memory only, and whoever restarts the pod loses it": {
+			`{series: 'sallyport_grant_results_unsaved{` + own + `,connector="jira",instance="a"}', values: '0x10 1x20'}`,
+			"alertname: SallyportGrantResultsUnsaved, eval_time: 15m, exp_alerts: [{exp_labels: {severity: critical, " +
+				"connector: jira, instance: a, job: web-sallyport-metrics, namespace: team}}]"},
 		"one request of very many fails": {
 			`{series: 'sallyport_upstream_failures_total{` + own + `,route="app",kind="timeout"}', values: '0+12x60'}, ` +
 				`{series: 'sallyport_http_requests_total{` + own + `,route="app",method="GET",code="200"}', ` +
