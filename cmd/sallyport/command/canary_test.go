@@ -205,7 +205,8 @@ func TestP08_TheBinaryShowsNothingSecret(t *testing.T) {
 	metrics := testenv.BodyOf("http://" + b.admin + "/metrics")
 	log := b.stop(t)
 	if !strings.Contains(log, `"level":"WARN","msg":"a quirk is allowed"`) ||
-		!strings.Contains(metrics, `sallyport_logins_total{provider="slack",result="ok"}`) {
+		!strings.Contains(metrics, `sallyport_logins_total{provider="slack",result="ok"}`) ||
+		strings.Contains(metrics, `sallyport_logins_total{provider="slack",result="ok"} 0`) {
 		t.Errorf("the log or the metrics are not those of this program:\n%.2000s\n%.2000s", log, metrics)
 	}
 	for where, text := range map[string]string{"its output": log, "its pages": pages.String(), "its metrics": metrics,

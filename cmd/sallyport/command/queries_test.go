@@ -130,7 +130,7 @@ func scrapeUsed(t *testing.T) string {
 		}
 	}
 	// A counter is raised after the answer's last byte.
-	return s.counted(t, `result="provider_fault"`, `result="unavailable"`, `result="misconfigured"`)
+	return s.counted(t, `result="provider_fault"} 1`, `result="unavailable"} 1`, `result="misconfigured"} 1`)
 }
 
 // counted is what /metrics says once it has the texts.
