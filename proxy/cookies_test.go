@@ -176,7 +176,7 @@ func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 	}
 	a := ask("/x", navigate()...)
 	set := a.header["Set-Cookie"]
-	if a.status != 200 || len(set) != 2 || set[0] != "a=b" || a.header.Get("Cache-Control") != "private, no-store" ||
+	if a.status != 200 || len(set) != 2 || set[0] != "a=b" || a.header.Get("Cache-Control") != "private, no-cache" ||
 		len(a.header["Cache-Control"]) != 1 {
 		t.Fatalf("not renewed: %v", a.header)
 	}
@@ -193,6 +193,17 @@ func TestP09_OnlyNavigationsRenewASession(t *testing.T) {
 	}
 	if !strings.Contains(set[1], "; HttpOnly; SameSite=Lax") || strings.Contains(set[1], "Domain") {
 		t.Errorf("set %s", set[1])
+	}
+	for in, want := range map[string]string{
+		"": "private, no-cache", "Cache-Control: max-age=600, immutable\r\n": "private, no-cache",
+		"Cache-Control: no-store\r\n":                              "private, no-store",
+		"Cache-Control: private\r\nCache-Control: x, No-Store\r\n": "private, no-store",
+	} {
+		s.app.Respond(reply(in, "ok"))
+		a := ask("/x", navigate()...)
+		if len(a.header["Set-Cookie"]) != 1 || strings.Join(a.header["Cache-Control"], "|") != want {
+			t.Errorf("renewed where the app says %q: %v", in, a.header)
+		}
 	}
 	s.clock.Advance(54 * time.Minute) // the first cookie is idle now, the second is not
 	if a := ask("/x"); a.status != 401 {

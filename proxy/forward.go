@@ -191,13 +191,24 @@ func (x *forwarding) RewriteAnswer(h http.Header) {
 	x.ev.cors.SetAnswer(h, x.in.Header)
 	// The late answer of a session that has ended would undo a switch.
 	if x.renewed != nil && !x.p.sessions.HasEnded(x.admitted.Principal.Session) {
-		h["Cache-Control"] = x.renewed["Cache-Control"]
+		h["Cache-Control"] = []string{cacheRenewed(h["Cache-Control"])}
 		for _, other := range [...]string{"Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control",
 			"X-Accel-Expires"} {
 			h.Del(other) // some caches obey these and ignore Cache-Control (RFC 9213 §2.2)
 		}
 		h["Set-Cookie"] = append(h["Set-Cookie"], x.renewed["Set-Cookie"]...)
 	}
+}
+
+// cacheRenewed is the Cache-Control of an app's page that brings a renewed cookie: no shared
+// cache may keep it, and the browser only with a question before each use. The browser is not
+// forbidden to keep it, unless the app says so: with no-store, Firefox forgets what somebody
+// types on the page once they leave it, and renewing a session must not cost them that.
+func cacheRenewed(lines []string) string {
+	if strings.Contains(strings.ToLower(strings.Join(lines, ",")), "no-store") {
+		return "private, no-store"
+	}
+	return "private, no-cache"
 }
 
 // protectCookies drops Set-Cookie lines with names of ours: an app must not sign

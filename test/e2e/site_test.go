@@ -91,6 +91,7 @@ type setup struct {
 	Admin, Trusted        string                 // listen.admin (off if empty) and trusted_proxies, as in the file
 	Hosts                 []string               // other hosts of the app
 	CookieDomain          string                 // whose hosts have one session cookie
+	Idle                  string                 // session.idle_timeout, for another than the usual
 	GrantsAt              string                 // listen.grants, with Stored and
 	GrantsCert, GrantsKey string                 // files; "": in the clear
 	Grants                func(*provider) string // what is lent, as the configuration has it
@@ -129,6 +130,9 @@ listen:
 trusted_proxies: {{or .Trusted "[]"}}
 session:
   keys: ["file:{{.Secrets}}"]
+{{- with .Idle}}
+  idle_timeout: {{.}}
+{{- end}}
 {{- with .CookieDomain}}
   cookie_domain: {{.}}
 {{- end}}
