@@ -69,7 +69,7 @@ func TestP08_NothingSecretIsSeenWhateverHappens(t *testing.T) {
 			m.clock.Advance(11 * time.Minute) // past every wait
 			m.ops[o.id].Set(fault)
 			b := m.browser(t)
-			page := visit(b.Submit(b.Open(m.url+"/deep"), "provider", o.id))
+			page := visit(b.Choose(b.Open(m.url+"/deep"), "provider", o.id))
 			if strings.HasPrefix(page.URL.String(), m.ops[o.id].URL) {
 				page = visit(b.SignIn(page, "mira"))
 			}
@@ -85,7 +85,7 @@ func TestP08_NothingSecretIsSeenWhateverHappens(t *testing.T) {
 		}
 		m.ops[o.id].Set()
 		b := m.browser(t)
-		visit(b.Submit(visit(b.Submit(b.Open(m.url+"/deep"), "provider", o.id)), "cancel", "1"))
+		visit(b.Submit(visit(b.Choose(b.Open(m.url+"/deep"), "provider", o.id)), "cancel", "1"))
 		_, q := m.answerOf(t, b, b.Open(m.url+prefix+"/login?provider="+o.id), "sam")
 		visit(m.browser(t).Open(m.callback(o.id, q))) // in a browser that began nothing
 		secrets.OfProvider(m.ops[o.id])

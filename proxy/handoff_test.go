@@ -883,10 +883,7 @@ func TestTheChoiceOfAProviderLeadsBackToTheHost(t *testing.T) {
 	if page.Status != 200 || page.URL.Host != appHost {
 		t.Fatalf("%s", way(page))
 	}
-	if csp := page.Header.Get("Content-Security-Policy"); !strings.Contains(csp, " http://"+wikiHost+";") {
-		t.Errorf("the form may not lead there: %s", csp)
-	}
-	if page = b.Submit(page, "provider", "main"); page.Status != 200 || page.URL.Host != wikiHost ||
+	if page = b.Choose(page, "provider", "main"); page.Status != 200 || page.URL.Host != wikiHost ||
 		len(page.URL.RawQuery) != 900 {
 		t.Errorf("%s", way(page))
 	}

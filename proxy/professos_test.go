@@ -23,7 +23,7 @@ func TestP06_TestsOfPrOfESSOSWithTwoProviders(t *testing.T) {
 		offer{"evil", "Evil", demo.Standard, func(o *login.Options, _ *testenv.Faults) { o.Scopes = scopes }})
 	honest, evil := m.ops["honest"], m.ops["evil"]
 	at := func(b *testenv.Browser, provider string) testenv.Page {
-		return b.Submit(b.Open(m.url+"/deep"), "provider", provider)
+		return b.Choose(b.Open(m.url+"/deep"), "provider", provider)
 	}
 	// pretends is an answer of the evil provider about a person of the honest one.
 	pretends := func(sign testenv.Signer, names ...string) {

@@ -112,7 +112,7 @@ func newSeveral(tb testing.TB, o setup, all ...offer) *several {
 // signInWith goes from a page through the chooser to a provider and back.
 func (m *several) signInWith(tb testing.TB, b *testenv.Browser, provider, path, person string) testenv.Page {
 	tb.Helper()
-	page := b.Submit(b.Open(m.url+path), "provider", provider)
+	page := b.Choose(b.Open(m.url+path), "provider", provider)
 	if !strings.HasPrefix(page.URL.String(), m.ops[provider].URL+"/") {
 		tb.Fatalf("the way to %s ends at %s with %d\n%s", provider, page.URL, page.Status, page.Body)
 	}

@@ -71,9 +71,7 @@ func (e *signInEndpoint) begin(
 	hint := loginHint(q.Get("login_hint"))
 	provider, ok := e.providers.choose(q.Get("provider"), hint)
 	if !ok {
-		show(e.pages, w, r, ev, pages.Page{Template: "signin",
-			FormAction: append(e.providers.origins(), e.site.leadsTo(e.sessions, flow.ReturnTo)...),
-			Data:       e.providers.choices(flow.ReturnTo, flow.Purpose)})
+		show(e.pages, w, r, ev, pages.Page{Template: "signin", Data: e.providers.choices(flow.ReturnTo, flow.Purpose)})
 		return nil
 	}
 	flow.Provider = provider.ID

@@ -423,7 +423,7 @@ func TestP06_ProvidersCannotBeMixedUp(t *testing.T) {
 			!strings.Contains(chooser.Body, "Sign in with <bdi>Other Street</bdi>") {
 			t.Fatalf("the chooser is\n%s", chooser.Body)
 		}
-		state := b.Submit(chooser, "provider", tt.begun).URL.Query().Get("state")
+		state := b.Choose(chooser, "provider", tt.begun).URL.Query().Get("state")
 		page := b.Open(s.callback(tt.answered, url.Values{"code": {"c"}, "state": {state}}))
 		if page.Status != 400 || s.sessionOf(b) != nil || redeemed != 0 ||
 			!strings.Contains(page.Body, "The answer came from another provider than the one it was begun with.") {
@@ -431,7 +431,7 @@ func TestP06_ProvidersCannotBeMixedUp(t *testing.T) {
 		}
 	}
 	b := s.browser(t)
-	state := b.Submit(b.Open(s.url+"/deep"), "provider", "other").URL.Query().Get("state")
+	state := b.Choose(b.Open(s.url+"/deep"), "provider", "other").URL.Query().Get("state")
 	if page := b.Open(s.callback("other", url.Values{"code": {"c"}, "state": {state}})); page.URL.Path != "/deep" ||
 		s.sessionOf(b).Identity.Subject != "bob-1" {
 		t.Errorf("ended at %s", page.URL)

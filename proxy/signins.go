@@ -110,7 +110,7 @@ func (b *signIns) loopPage(at *site, ev *event, found error, returnTo string) er
 		found = session.ErrNone
 	}
 	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("sign-in loop: %w", found),
-		Page: &pages.Page{Template: "loop", FormAction: b.providers.origins(), Data: pages.Loop{
+		Page: &pages.Page{Template: "loop", Data: pages.Loop{
 			PublicURL: at.origin, SeenURL: seen, Causes: at.loopCauses(seen, found), StartURL: at.login(returnTo)}}}
 }
 
@@ -118,7 +118,7 @@ func (b *signIns) loopPage(at *site, ev *event, found error, returnTo string) er
 func (b *signIns) startAgainPage(f session.Flow, cause error) error {
 	return &failure{Status: http.StatusBadRequest, Cause: cause, Title: "This sign-in cannot be completed here",
 		Sentence: "The sign-in was not begun in this browser, or it is over.",
-		Page: &pages.Page{Template: "startagain", FormAction: b.providers.origins(),
+		Page: &pages.Page{Template: "startagain",
 			Data: pages.StartAgain{StartURL: b.site.login(b.site.returnOf(f)), Cause: flowWords(cause)}}}
 }
 

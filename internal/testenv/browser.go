@@ -115,6 +115,19 @@ func (b *Browser) Submit(page Page, name, value string) Page {
 	return Page{}
 }
 
+// Choose follows the link of page that sends this value of the query parameter with this name.
+func (b *Browser) Choose(page Page, name, value string) Page {
+	b.tb.Helper()
+	for _, link := range regexp.MustCompile(`<a\b[^>]*\bhref="([^"]*)"`).FindAllStringSubmatch(page.Body, -1) {
+		href := html.UnescapeString(link[1])
+		if u, err := url.Parse(href); err == nil && u.Query().Get(name) == value {
+			return b.Click(page, href)
+		}
+	}
+	b.tb.Fatalf("%s has no link with %s=%s:\n%s", page.URL, name, value, page.Body)
+	return Page{}
+}
+
 // SignIn chooses a person on the demo provider's page and goes where that leads.
 func (b *Browser) SignIn(page Page, personKey string) Page {
 	b.tb.Helper()

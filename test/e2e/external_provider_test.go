@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chromedp/cdproto/network"
@@ -234,8 +237,35 @@ func TestProviderThatIsDownIsSaidInWordsAndHeals(t *testing.T) {
 	b.says(b.at(c.url+"/still"), "User: corp:mira")
 }
 
-// Chromium holds form-action against the redirects that follow a form, so the
-// chooser has to name the providers: this is what would break without it.
+// A provider may send people on at once to another one, on a host that nothing here knows of:
+// Keycloak does for a company's own. Chromium holds the form-action of a page to all redirects
+// that follow a form of it, and would stay on the page without a word.
+func TestTheChooserLeadsToAProviderThatSendsPeopleOn(t *testing.T) {
+	t.Parallel()
+	var provider atomic.Value
+	sendOn := func(to func() string) *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", to()+"?"+r.URL.RawQuery)
+			w.WriteHeader(http.StatusSeeOther)
+		}))
+		t.Cleanup(s.Close)
+		return s
+	}
+	company := sendOn(func() string { return provider.Load().(string) })
+	broker := sendOn(func() string { return company.URL + "/sso" })
+	s := overHTTP(need(t, freeAddress))
+	s.TwoProviders, s.Broker = true, broker.URL
+	c := ownCorp(t, s)
+	provider.Store(c.provider.Issuer + "/auth")
+	b := newPerson(t)
+	b.open(c.url + "/deep?x=1&y=a%20b")
+	b.heading("Sign in")
+	b.press("Sign in with Partner Login")
+	b.heading(atProvider)
+	b.click("button[value=mira]")
+	b.says(b.at(c.url+"/deep?x=1&y=a%20b"), "User: partner:mira")
+}
+
 func TestPeopleChooseBetweenTwoProviders(t *testing.T) {
 	t.Parallel()
 	s := overHTTP(need(t, freeAddress))

@@ -85,6 +85,7 @@ type setup struct {
 	H2C                   bool                   // with Listen: HTTP/2 without TLS, too
 	Lane                  bool                   // with Listen: listen.lane
 	TwoProviders          bool                   // the one provider, under two names
+	Broker                string                 // with TwoProviders: an origin by which the second one is reached
 	Organizations         bool                   // people may belong to several
 	Stored                bool                   // with a store, so that the provider can say who signed out there
 	Operators             string                 // as the configuration has them
@@ -160,6 +161,9 @@ providers:
     client_secret: "literal:{{.Provider.ClientSecret}}"
     scopes: [openid, profile, email, groups]
     email_domains: [partner.example]
+{{- with .Broker}}
+    endpoints: {authorization: "{{.}}/authorize"}
+{{- end}}
 {{- end}}
 {{- if .Organizations}}
 organizations:

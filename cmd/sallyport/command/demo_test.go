@@ -283,7 +283,7 @@ func TestTheDemosGoogleTellsANameOnceItWasRead(t *testing.T) {
 	at, out := watchDemo(t)
 	enter := func(person string) *testenv.Browser {
 		b := testenv.NewBrowser(t, nil)
-		page := b.SignIn(b.Submit(b.Open(at+"/"), "provider", "google"), person)
+		page := b.SignIn(b.Choose(b.Open(at+"/"), "provider", "google"), person)
 		saysAll(t, page, http.StatusOK, "google:cedar.example")
 		return b
 	}
