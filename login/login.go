@@ -257,8 +257,8 @@ func (p *Provider) Discovered() bool { return p.disco.current() != nil }
 
 // AuthOrigins returns the origins that the browser is sent to: the origin of the
 // authorization endpoint (until it is known, that of the issuer), and the origins to
-// which a vendor redirects the browser at once. Pages that start a sign-in list them
-// in the form-action of their Content-Security-Policy.
+// which a vendor redirects the browser at once. Pages with a form from which a sign-in may
+// follow list them in the form-action of their Content-Security-Policy.
 func (p *Provider) AuthOrigins() []string {
 	address := or(p.endpoints.AuthorizationURL, p.issuer)
 	if m := p.disco.current(); m != nil {

@@ -61,11 +61,12 @@ type Lender interface {
 
 // connectEndpoint lets people connect an account for an app.
 type connectEndpoint struct {
-	own    *ownSessions
-	site   *site
-	pages  *pages.Pages
-	lender Lender
-	once   session.Once
+	own       *ownSessions
+	site      *site
+	providers providers
+	pages     *pages.Pages
+	lender    Lender
+	once      session.Once
 }
 
 // connectAsk is what the address of our page asks for.

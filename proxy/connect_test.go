@@ -23,7 +23,12 @@ import (
 	"github.com/sallyport-proxy/sallyport/session"
 )
 
-const thirdParty = "https://calendar.example"
+const (
+	thirdParty = "https://calendar.example"
+	// formsLead is where a form of our pages may lead: to Sallyport, and to the provider where
+	// people sign in.
+	formsLead = "form-action 'self' http://127.0.0.1:1"
+)
 
 // calendar is a pretend third party that counts what it is asked.
 type calendar struct {
@@ -277,7 +282,7 @@ func TestP12_PeopleConnectAnAccountForOneApp(t *testing.T) {
 		t.Error("the page says more than the app asks for, or is ticked already")
 	}
 	csp := page.header.Get("Content-Security-Policy")
-	if !strings.Contains(csp, "form-action 'self' "+thirdParty+";") ||
+	if !strings.Contains(csp, formsLead+" "+thirdParty+";") ||
 		page.header.Get("Referrer-Policy") != "same-origin" {
 		t.Errorf("headers: %v", page.header)
 	}
@@ -678,10 +683,25 @@ func TestThePageLetsBrowsersGoOnFromTheThirdParty(t *testing.T) {
 	l := newLendingSite(t)
 	l.calendar.about.Onward = []string{"https://accounts.elsewhere.example"}
 	page := l.get(t, connectBoard, navigate("Cookie: "+l.mint(t, alice()))...)
-	if csp := page.header.Get("Content-Security-Policy"); !strings.Contains(csp, "form-action 'self' "+thirdParty+
+	if csp := page.header.Get("Content-Security-Policy"); !strings.Contains(csp, formsLead+" "+thirdParty+
 		" https://accounts.elsewhere.example;") {
 		t.Errorf("%d %s", page.status, csp)
 	}
+}
+
+// The app's page to which it leads may have the provider asked again first.
+func TestAnAnswerOnThePageLeadsOnToTheProvider(t *testing.T) {
+	t.Parallel()
+	l := newLendingSite(t, func(o *setup) { o.SignIn, o.Reauth = true, asked })
+	b := l.browser(t)
+	if page := l.signIn(t, b, "/", "jonas"); page.Status != 200 {
+		t.Fatalf("the sign-in ends with %d\n%s", page.Status, page.Body)
+	}
+	l.due(t, b)
+	page := b.Open(l.url + connectBoard)
+	to := b.Submit(page, "answer", "no")
+	silently(t, l.testSite, to)
+	leadsOn(t, page, to)
 }
 
 // Another account than the one that is connected takes its place only once the person has
@@ -758,7 +778,7 @@ func TestP12_AKeyIsPastedOnOurPage(t *testing.T) {
 	path := prefix + "/connect/pager?app=board&return_to=%2F"
 	page := l.get(t, path, navigate("Cookie: "+cookie)...)
 	if !strings.Contains(page.body, `name="key" type="password"`) ||
-		!strings.Contains(page.header.Get("Content-Security-Policy"), "form-action 'self';") {
+		!strings.Contains(page.header.Get("Content-Security-Policy"), formsLead+";") {
 		t.Fatalf("page: %v %s", page.header, page.body)
 	}
 	secret := l.open(t, cookie, path)

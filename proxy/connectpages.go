@@ -41,7 +41,9 @@ func (e *connectEndpoint) show(w http.ResponseWriter, r *http.Request, ev *event
 			URL: p.About.KeyURL, Optional: p.About.Authorize != ""}
 	}
 	pg := pages.Page{Status: status, Template: "connect", Data: data}
-	// Chromium applies form-action to all redirects that follow a form.
+	// Chromium applies form-action to all redirects that follow a form, and the page of the app
+	// to which it leads may have the provider asked again first.
+	pg.FormAction = e.providers.origins()
 	if p.About.Authorize != "" {
 		pg.FormAction = append(append(pg.FormAction, p.About.Authorize), p.About.Onward...)
 	}

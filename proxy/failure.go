@@ -99,6 +99,9 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	pg := f.Page
 	if pg == nil {
 		pg = p.siteOf(ev).pageFor(f, ev, r)
+		if len(f.SwitchTo) > 0 { // the page of another organization may lead there
+			pg.FormAction = p.signIns.providers.origins()
+		}
 	}
 	pg.Status = f.Status
 	show(p.pages, w, r, ev, *pg)

@@ -21,6 +21,7 @@ const maxOrgForm = 8 << 10
 type organizationEndpoint struct {
 	own       *ownSessions
 	site      *site
+	providers providers
 	pages     *pages.Pages
 	keepCache bool
 	lender    Lender // nil: nothing is lent
@@ -43,7 +44,8 @@ func (e *organizationEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *e
 		return err
 	}
 	id := &s.Identity
-	show(e.pages, w, r, ev, pages.Page{Template: "organization", FormAction: e.site.leadsTo(e.own.sessions, returnTo),
+	show(e.pages, w, r, ev, pages.Page{Template: "organization",
+		FormAction: append(e.providers.origins(), e.site.leadsTo(e.own.sessions, returnTo)...),
 		Data: pages.Organization{
 			Name: id.DisplayName(), Active: id.Org.DisplayName(), StayURL: returnTo,
 			Choices: e.site.orgChoices(others(id), returnTo), SwitchURL: e.site.switchURL(&s, returnTo),

@@ -489,6 +489,45 @@ func TestWhoIsRefusedForOneOrganizationIsOfferedTheOther(t *testing.T) {
 	}
 }
 
+// leadsOn reports the first address on the way from a form of page that Chromium would not go to:
+// it holds the page's form-action to all redirects that follow.
+func leadsOn(t *testing.T, page, to testenv.Page) {
+	t.Helper()
+	_, sources, _ := strings.Cut(page.Header.Get("Content-Security-Policy"), "form-action ")
+	sources, _, _ = strings.Cut(sources, ";")
+	for _, hop := range to.Hops {
+		origin := hop.URL.Scheme + "://" + hop.URL.Host
+		if origin != page.URL.Scheme+"://"+page.URL.Host && !slices.Contains(strings.Fields(sources), origin) {
+			t.Errorf("%s: %s; from a form whose action may be %s", page.URL, way(to), sources)
+			return
+		}
+	}
+}
+
+// The page behind a choice may ask for another sign-in, or the provider may be due to be asked
+// again: then the form leads to the provider.
+func TestAChoiceOfAnOrganizationLeadsOnToTheProvider(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{SignIn: true, Orgs: foldedOrgs(t), Routes: []authz.Route{
+		{Name: "app", Host: "127.0.0.1", Path: "/", Access: authz.Access{Authenticated: true}},
+		{Name: "vault", Host: "127.0.0.1", Path: "/vault", Proof: identity.Proof{MaxAge: 15 * time.Minute},
+			Access: authz.Access{Rules: []authz.Rule{{Orgs: []string{"main:birch"}}}}}}})
+	for from, status := range map[string]int{"/vault": 403, prefix + "/organization?return_to=%2Fvault": 200} {
+		b := s.browser(t)
+		name, value, _ := strings.Cut(s.mint(t, picked(t, "acme")), "=")
+		b.SetCookies(s.url, &http.Cookie{Name: name, Value: value})
+		page := b.Open(s.url + from)
+		if page.Status != status {
+			t.Fatalf("%s: %d\n%s", from, page.Status, page.Body)
+		}
+		to := b.Submit(page, "org", "main:birch")
+		if !strings.HasPrefix(to.URL.String(), s.provider.URL) {
+			t.Fatalf("%s: %s", from, way(to))
+		}
+		leadsOn(t, page, to)
+	}
+}
+
 // The part of hosts for organizations that works on one public host: `check`
 // refuses protected routes of others until sessions reach several hosts.
 func TestP01_AnOrganizationsHostRefusesOthers(t *testing.T) {

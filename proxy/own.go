@@ -117,12 +117,13 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	account := &accountEndpoint{own: own, directory: directory, site: p.site, providers: o.Providers,
 		pages: p.pages, list: list, durable: o.Durable, permission: o.Permission, lender: o.Lender,
 		operators: &authz.Route{Name: "operators", Access: authz.Access{Rules: o.Operators}}}
-	organization := &organizationEndpoint{own: own, site: p.site, pages: p.pages, keepCache: o.KeepCache,
-		lender: o.Lender}
+	organization := &organizationEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages,
+		keepCache: o.KeepCache, lender: o.Lender}
 	handOff := &handOffEndpoint{signIn: signIn, own: own, orgs: o.Orgs}
 	p.handOffs = &handOffs{signIns: signIns, admission: o.Admission, once: o.Once, signOut: *signOut,
 		maxAge: o.MaxAge}
-	connect := &connectEndpoint{own: own, site: p.site, pages: p.pages, lender: o.Lender, once: o.Once}
+	connect := &connectEndpoint{own: own, site: p.site, providers: o.Providers, pages: p.pages, lender: o.Lender,
+		once: o.Once}
 	disconnect := &disconnectEndpoint{own: own, site: p.site, pages: p.pages, lender: o.Lender}
 	webhooks := &webhookEndpoint{process: p.Process, webhooks: o.Webhooks, peers: p.peers}
 	noDirectory := o.OrgKeeper == nil ||

@@ -45,7 +45,7 @@ type DiscoveryReporter interface {
 
 // AuthOriginLister is a LoginProvider that lists the origins a browser may pass
 // through on its way to the sign-in page. The Content-Security-Policy of pages
-// with a form that leads to the provider has to allow them.
+// with a form that may lead to the provider has to allow them.
 type AuthOriginLister interface {
 	AuthOrigins() []string
 }
@@ -115,8 +115,8 @@ func (ps providers) choices(returnTo, purpose string) pages.SignIn {
 	return data
 }
 
-// origins is for pages with a form that leads to a provider: Chromium
-// applies form-action to the redirects that follow.
+// origins is for pages with a form that leads to a page of an app: for that the provider may have
+// to be asked first, and Chromium applies form-action to the redirects that follow.
 func (ps providers) origins() []string {
 	var origins []string
 	for _, provider := range ps {
