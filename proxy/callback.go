@@ -87,17 +87,17 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 		e.process.redeemed.spend(trip)
 		return e.redirectAgain(w, r, ev, provider, flow)
 	}
-	return e.redeem(w, r, ev, provider, q, trip)
+	return e.redeem(w, r, ev, provider, q, trip, &s)
 }
 
 // redeem turns the code into a session. Browsers ask twice for one callback:
 // Safari cancels the first request and sends another, and people reload. The code
 // works once, so the redemption goes on without the request that began it, and the
 // latest request for the same callback gets the result. Log, metrics and loop count
-// say that the person is signed in only then.
-func (e *callbackEndpoint) redeem(
-	w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values, trip session.Trip,
-) error {
+// say that the person is signed in only then. Before is the session that the browser had, which is
+// over.
+func (e *callbackEndpoint) redeem(w http.ResponseWriter, r *http.Request, ev *event, provider Provider, q url.Values,
+	trip session.Trip, before *session.Session) error {
 	returnTo := e.site.returnOf(trip.Flow)
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
@@ -135,6 +135,9 @@ func (e *callbackEndpoint) redeem(
 		return e.notKept(ev, provider, &s, err, returnTo)
 	}
 	ev.identify(&s.Identity)
+	if isForOther(before, &s) {
+		clearCache(w, r, e.keepCache)
+	}
 	if e.listing != nil {
 		e.listing.NoteSignIn(s.Entry(ev.Client, useragent.Words(r.UserAgent())))
 	}

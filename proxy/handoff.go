@@ -396,6 +396,7 @@ func (e *awayEndpoints) login(w http.ResponseWriter, r *http.Request, ev *event)
 	switch {
 	case err == nil && q.Get("switch") == switchValue(&s): // CVE-2026-34454, as at the public host
 		e.own.signOut(w, r, ev, s)
+		clearCache(w, r, e.keepCache)
 		want.Switch = true
 	case err == nil && e.unproven(e.site, &s, q.Get("step_up"), want.ReturnTo) != nil:
 		// The public host's session may have stepped up already.
@@ -489,6 +490,10 @@ func (e *awayEndpoints) handedOver(w http.ResponseWriter, r *http.Request, ev *e
 		return &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
 	ev.identify(&g.Session.Identity)
+	before, _ := e.sessions.Read(strings.Join(r.Header["Cookie"], "; "), e.site.host) // it may be over
+	if isForOther(&before, &g.Session) {
+		clearCache(w, r, e.keepCache)
+	}
 	if key := e.browserAt(r, e.site); key != "" {
 		e.process.handOffs.completed(key)
 	}

@@ -1047,3 +1047,36 @@ func TestHandOffsAreCountedAndAudited(t *testing.T) {
 		t.Errorf("audited %q\nwant    %q", got, wanted)
 	}
 }
+
+// Each host has a cache of its own, which only an answer of that host can clear: where somebody else
+// is given a session there than before, or the same person for another organization.
+func TestP10_AHostForgetsThePagesOfWhoWasThereBefore(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before, who identity.Identity
+		cleared     bool
+	}{
+		"somebody else":        {alice(), bob(), true},
+		"the same person":      {bob(), bob(), false},
+		"another organization": {picked(t, "acme"), picked(t, "main:birch"), true},
+	} {
+		s := newHosts(t, setup{Login: everybodyIs(tt.who)})
+		h := headerWriter{}
+		testenv.Check(t, s.sessions.Write(h, "wiki.localhost", s.sessions.Start(tt.before)))
+		pair, _, _ := strings.Cut(http.Header(h).Get("Set-Cookie"), ";")
+		cookie, value, _ := strings.Cut(pair, "=")
+		b := s.browser(t)
+		b.SetCookies("http://"+wikiHost, &http.Cookie{Name: cookie, Value: value})
+		s.clock.Advance(61 * time.Minute)
+		page := b.Open("http://" + wikiHost + "/deep")
+		taken := slices.IndexFunc(page.Hops, func(hop testenv.Hop) bool {
+			return hop.URL.Host == wikiHost && hop.URL.Path == prefix+"/handoff"
+		})
+		if page.Status != 200 || taken < 0 {
+			t.Fatalf("%s: %s", name, way(page))
+		}
+		if got := page.Hops[taken].Header.Get("Clear-Site-Data"); (got == `"cache"`) != tt.cleared {
+			t.Errorf("%s: Clear-Site-Data %q", name, got)
+		}
+	}
+}

@@ -105,7 +105,7 @@ func (p *Proxy) endpoints(o *Options) ([]endpoint, error) {
 	own := &ownSessions{process: p.Process, site: p.site, admission: o.Admission, sessions: o.Sessions,
 		maxAge: o.MaxAge}
 	p.signIns = &signIns{process: p.Process, site: p.site, sessions: o.Sessions, providers: o.Providers,
-		maxFlows: o.MaxFlows, flowTime: flowTime, peers: p.peers}
+		maxFlows: o.MaxFlows, flowTime: flowTime, peers: p.peers, keepCache: o.KeepCache}
 	signIns := p.signIns
 	signIn := &signInEndpoint{signIns: signIns, own: own, pages: p.pages}
 	callback := &callbackEndpoint{signIns: signIns, own: own, orgs: o.Orgs, listing: o.Listing, lender: o.Lender}

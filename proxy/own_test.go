@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -494,5 +495,46 @@ func TestSigningOutLeavesTheCacheAloneWhereItIsToldTo(t *testing.T) {
 		"Cookie: "+s.mint(t, alice()))
 	if a.status != 303 || a.header["Clear-Site-Data"] != nil {
 		t.Errorf("%d %v", a.status, a.header)
+	}
+}
+
+// What an app let the browser keep of one person must not be shown to the next one who uses it, nor
+// what is of one organization to somebody who is here for another.
+func TestP10_PagesOfWhoWasHereBeforeLeaveTheBrowser(t *testing.T) {
+	t.Parallel()
+	another := picked(t, "main:birch")
+	for name, tt := range map[string]struct {
+		before  *identity.Identity
+		who     identity.Identity
+		after   time.Duration // between the two
+		keep    bool
+		cleared bool
+	}{
+		"somebody else, once the session has idled out": {new(alice()), bob(), 61 * time.Minute, false, true},
+		"somebody else, where the cache is left alone":  {new(alice()), bob(), 61 * time.Minute, true, false},
+		"the same person": {new(alice()), alice(), 61 * time.Minute, false, false},
+		"the same person, for another organization": {new(picked(t, "acme")), another, 61 * time.Minute, false, true},
+		"the same person, who is asked for which":   {new(picked(t, "acme")), ines(), 61 * time.Minute, false, false},
+		"a browser of which nothing is known":       {nil, bob(), 0, false, false},
+	} {
+		s := newTestSite(t, setup{Login: fixedLogin{who: tt.who},
+			Tuned: func(o *Options) { o.KeepCache = tt.keep }})
+		b := s.browser(t)
+		if tt.before != nil {
+			cookie, value, _ := strings.Cut(s.mint(t, *tt.before), "=")
+			b.SetCookies(s.url, &http.Cookie{Name: cookie, Value: value})
+		}
+		s.clock.Advance(tt.after)
+		state := s.begin(t, b, "/deep")
+		h := b.Open(s.callback("main", map[string][]string{"code": {"c"}, "state": {state}})).Hops[0]
+		if h.Status != 303 || (h.Header.Get("Clear-Site-Data") == `"cache"`) != tt.cleared {
+			t.Errorf("%s: %d %v", name, h.Status, h.Header)
+		}
+	}
+	s := newTestSite(t, setup{})
+	sess := s.sessions.Start(alice())
+	a := s.get(t, prefix+"/login?switch="+switchValue(&sess), navigate("Cookie: "+s.seal(t, sess))...)
+	if a.header.Get("Clear-Site-Data") != `"cache"` {
+		t.Errorf("to sign in as somebody else: %d %v", a.status, a.header)
 	}
 }

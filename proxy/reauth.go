@@ -162,6 +162,9 @@ func (e *callbackEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *e
 		return "", &failure{Status: http.StatusInternalServerError, Cause: err}
 	}
 	ev.identify(&next.Identity)
+	if isForOther(&s, &next) {
+		clearCache(w, r, e.keepCache)
+	}
 	redirect(w, http.StatusSeeOther, e.site.origin+e.site.afterSignIn(&next, returnTo))
 	if changed {
 		return "changed", nil
@@ -183,6 +186,7 @@ func withOrgOf(who, before identity.Identity) identity.Identity {
 func (e *callbackEndpoint) noLonger(w http.ResponseWriter, r *http.Request, ev *event, provider Provider,
 	s session.Session, trip session.Trip, why error) error {
 	e.own.end(w, r, ev, s, "reauth")
+	clearCache(w, r, e.keepCache)
 	ev.Action = observe.Reauth
 	if identity.FailureOf(why) == identity.NotAdmitted {
 		_, sentence, advice := notAdmittedWords(provider, why)

@@ -46,6 +46,7 @@ func (e *signInEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *event
 		// To sign in as somebody else, the first one must be gone: otherwise a
 		// cancelled sign-in would leave them there (CVE-2026-34454).
 		e.own.signOut(w, r, ev, s)
+		clearCache(w, r, e.keepCache)
 	case err == nil && !s.Identity.MustPick():
 		if route := e.unproven(e.site, &s, q.Get("step_up"), returnTo); route != nil {
 			return e.stepUp(w, r, ev, s, route, returnTo)

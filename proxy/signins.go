@@ -23,6 +23,7 @@ type signIns struct {
 	maxFlows  int           // sign-ins that may wait for providers at one time
 	flowTime  time.Duration // for all calls to a provider of one step
 	peers     peers
+	keepCache bool // the browser's cache is left alone
 }
 
 // redirectToProvider sends the browser to the provider.

@@ -127,6 +127,17 @@ func clearCache(w http.ResponseWriter, r *http.Request, keep bool) {
 	}
 }
 
+// isForOther reports whether now is of another person than before, or for another organization: what
+// the browser keeps of before's pages is not theirs to see. Who has yet to choose an organization is
+// asked, and the cache is cleared then.
+func isForOther(before, now *session.Session) bool {
+	if before.Root == "" {
+		return false // nothing is known of who was here before
+	}
+	was, is := &before.Identity, &now.Identity
+	return was.ID() != is.ID() || was.Org.ID != is.Org.ID && !is.MustPick()
+}
+
 // confirm asks before it signs out: a link must not be able to. Without
 // a session it is the page to land on afterwards.
 func (e *signOutEndpoint) confirm(w http.ResponseWriter, r *http.Request, ev *event) error {

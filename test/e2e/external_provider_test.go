@@ -142,12 +142,17 @@ func TestSigningInAsSomeoneElseAtAProviderThatRemembers(t *testing.T) {
 	c := theCorp(t)
 	b := newPerson(t)
 	b.signInAtProvider(c.url+"/", "tom")
+	b.open(c.url + "/mine")
+	b.says(b.at(c.url+"/mine"), "User: corp:tom")
 	b.open(c.url + "/ops")
 	b.heading("You have no access to this page")
 	b.press("Sign in as someone else")
 	b.heading(atProvider)
 	b.click("button[value=mira]")
 	b.sees("the app as Mira", func(v view) bool { return strings.Contains(v.Text, "User: corp:mira") })
+	// The app let the browser keep the page that it showed to Tom (private, max-age=600).
+	b.open(c.url + "/mine")
+	b.says(b.at(c.url+"/mine"), "User: corp:mira")
 }
 
 // With several providers the choice between them comes in the middle; that the

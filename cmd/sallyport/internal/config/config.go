@@ -319,9 +319,9 @@ func sessionShape() yamltable.Shape[Session] {
 			"of the people who come there. If left out, each host has a cookie of its own, which no other host can "+
 			"read or set.",
 			cookieDomain(), func(s *Session) *string { return &s.CookieDomain }),
-		yamltable.Field("clear_cache", "`false`: signing out and switching organizations leave the browser's cache of "+
-			"this site alone, which takes seconds where it is large. For apps that send no-store with what is "+
-			"personal. It is cleared if left out.",
+		yamltable.Field("clear_cache", "`false`: signing out, switching organizations and signing in as somebody else "+
+			"leave the browser's cache of this site alone, which takes seconds where it is large. For apps that "+
+			"send no-store with what is personal. It is cleared if left out.",
 			yamltable.OnlyFalse(), func(s *Session) *bool { return &s.KeepCache }),
 		yamltable.Field("revocation", "What holds while the store cannot be read, so that nobody knows who signed "+
 			"out on another server: `strict` closes routes that need a session at once, `stale 5m` after five "+
