@@ -137,6 +137,7 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 	case kind == identity.Interaction:
 		e.countReauth(provider, "interaction")
 		e.own.end(w, r, ev, s, "reauth")
+		clearCache(w, r, e.keepCache) // somebody else may sign in
 		ev.Action, ev.Note = observe.Reauth, "the provider has to ask the person: "+err.Error()
 		return e.redirectToProvider(w, r, ev, provider, session.Flow{Purpose: purposeLogin, Provider: provider.ID,
 			ReturnTo: returnTo}, hintFor(&s.Identity))

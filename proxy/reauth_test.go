@@ -187,6 +187,9 @@ func TestP06_WhatAProviderAnswersWhenItIsAskedAgain(t *testing.T) {
 			if tt.lives && page.URL.RequestURI() != "/admin/deep?q=1" {
 				t.Errorf("ended at %s", page.URL)
 			}
+			if h := page.Hops[0].Header; (h.Get("Clear-Site-Data") == `"cache"`) == tt.lives {
+				t.Errorf("what the app let the browser keep: %v", h) // for whoever signs in next
+			}
 			if a := s.get(t, "/x", copied); (a.status == 200) != tt.lives {
 				t.Errorf("a copy of the cookie: %d", a.status)
 			}
