@@ -276,7 +276,8 @@ func file(t Types) yamltable.Shape[Config] {
 			"the longest path.", yamltable.List(routeShape(), 1),
 			func(c *Config) *[]Route { return &c.Routes }).Required(),
 		yamltable.Field("grants", "What people may lend to apps: accounts that they have elsewhere. Nothing if left "+
-			"out. Needs a `store` and `listen.grants`.", grantsShape(t), func(c *Config) *Grants { return &c.Grants }),
+			"out. Needs a `store`, and `listen.grants` unless every app has a `socket`.",
+			grantsShape(t), func(c *Config) *Grants { return &c.Grants }),
 		yamltable.Field("groups", "Which groups of a person are kept.", groupsShape(),
 			func(c *Config) *Groups { return &c.Groups }).Or("{}"),
 		yamltable.Field("operators", "Who runs this site, as rules: their account page says what providers are asked "+

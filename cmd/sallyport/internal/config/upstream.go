@@ -74,7 +74,8 @@ func upstreamShape() yamltable.Shape[Upstream] {
 
 func timeoutsShape() yamltable.Shape[Upstream] {
 	return yamltable.Object[Upstream]{Keys: []yamltable.Entry[Upstream]{
-		yamltable.Field("connect", "How long the app may take to accept a connection, with TLS if it is https.",
+		yamltable.Field("connect", "How long the app may take to accept a connection, and as long again for the TLS "+
+			"handshake if it is https.",
 			yamltable.Duration(100*time.Millisecond, time.Minute),
 			func(u *Upstream) *time.Duration { return &u.Connect }).Or("5s"),
 		yamltable.Field("header", "How long the app may take from the end of a request to the header of its answer.",
