@@ -519,6 +519,23 @@ func TestTheUseOfAnotherHostKeepsTheSignIn(t *testing.T) {
 	}
 }
 
+// The public host learns of the use of another one when a page is opened there, every 15
+// minutes at most. Who opens a third host may be sent to the provider meanwhile, as the guide says.
+func TestTheUseOfAnotherHostIsKnownLate(t *testing.T) {
+	t.Parallel()
+	s := newHosts(t, setup{Login: everybodyIs(alice())})
+	for used, signsIn := range map[time.Duration]bool{14 * time.Minute: true, 16 * time.Minute: false} {
+		b := s.browser(t)
+		b.Open("http://" + wikiHost + "/")
+		s.clock.Advance(used)
+		b.Open("http://" + wikiHost + "/b")
+		s.clock.Advance(59 * time.Minute)
+		if got := way(b.Open("http://" + filesHost + "/a")); strings.Contains(got, "callback") != signsIn {
+			t.Errorf("wiki was used %s after the sign-in: %s", used, got)
+		}
+	}
+}
+
 // tenants is a browser of ines, who belongs to Acme and to Birch.
 func tenants(t *testing.T) (*testSite, *testenv.Browser) {
 	t.Helper()
