@@ -25,8 +25,12 @@ type Address struct {
 	// who is on the way can say that nobody has signed out.
 	Exposed bool
 
-	url string
+	url      string
+	database string // url without who connects
 }
+
+// SameDatabase reports whether b is at most another user or password for the same database.
+func (a Address) SameDatabase(b Address) bool { return a.database == b.database }
 
 // URL is the address with all that was not said, for Open. It may hold a password.
 func (a Address) URL() string { return a.url }
@@ -94,6 +98,13 @@ func ParseAddress(v string) (a Address, err error) {
 	a.Proven = mode == "verify-full" || mode == "verify-ca"
 	a.Exposed = network && !a.Proven && !(mode == "require" && params.Has("sslrootcert"))
 	a.url = v
+	if mode != "" {
+		params.Set("sslmode", mode)
+	}
+	for _, name := range [...]string{"user", "password", "sslcert", "sslkey", "sslpassword"} {
+		params.Del(name)
+	}
+	a.database = strings.TrimPrefix(before, user) + "?" + params.Encode()
 	return a, nil
 }
 

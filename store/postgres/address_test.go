@@ -39,6 +39,7 @@ func TestAServerOnANetworkIsVerifiedUnlessSaidOtherwise(t *testing.T) {
 			want.url = v
 		}
 		got, err := ParseAddress(v)
+		want.database = got.database // TestTheSameDatabase
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v", v, got, err)
 		}

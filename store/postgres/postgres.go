@@ -8,7 +8,6 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -49,42 +48,31 @@ type Options struct {
 	Connections int
 	// NoNotify reads at intervals only.
 	NoNotify bool
-	// Roots may vouch for the server; nil: whom the system trusts.
-	Roots *x509.CertPool
 }
 
-// Open connects to the database of a URL or of a list of key=value. If it cannot be
-// reached, the store goes on trying, and its Fresh is zero until then.
+// Open is NewAccess and Access.Open.
 func Open(ctx context.Context, address string, o Options) (*store.Store, error) {
-	config, err := pgx.ParseConfig(address)
-	if err != nil { // its text has no password
-		return nil, fmt.Errorf("open store: %w", err)
+	a, err := NewAccess(address, nil)
+	if err != nil {
+		return nil, err
 	}
-	trust(config, o.Roots)
-	primaryOnly(config)
-	// Prepared statements belong to a connection, and behind a pooler the next
-	// transaction may have another one.
-	config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = 5 * time.Second
-	}
+	return a.Open(ctx, o)
+}
+
+// Open connects to the database. If it cannot be reached, the store goes on trying, and its Fresh
+// is zero until then.
+func (a *Access) Open(ctx context.Context, o Options) (*store.Store, error) {
 	if o.Connections <= 0 {
 		o.Connections = 4
-	}
-	pool := func(connections int, options ...stdlib.OptionOpenDB) *sql.DB {
-		db := stdlib.OpenDB(*config, options...)
-		db.SetMaxOpenConns(connections)
-		db.SetMaxIdleConns(connections)
-		db.SetConnMaxLifetime(30 * time.Minute) // so that a change of address is noticed
-		return db
 	}
 	asking := 0
 	if o.Connections > 2 {
 		asking = o.Connections / 2
 	}
 	d := store.Database{
-		DB: pool(max(o.Connections-1-asking, 1)), Follow: pool(1, stdlib.OptionShouldPing(pingUnused)), Bytes: "bytea",
-		Serial:  "bigserial primary key",
+		DB:     a.pool(max(o.Connections-1-asking, 1)),
+		Follow: a.pool(1, stdlib.OptionShouldPing(pingUnused)),
+		Bytes:  "bytea", Serial: "bigserial primary key",
 		Every:   pollWithoutNotify,
 		Last:    `select last_value from sallyport_ended_seq_seq`,
 		Clock:   `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
@@ -96,12 +84,10 @@ func Open(ctx context.Context, address string, o Options) (*store.Store, error) 
 		},
 	}
 	if asking > 0 {
-		d.Lists = pool(asking)
+		d.Lists = a.pool(asking)
 	}
 	if !o.NoNotify && !o.Brief {
-		d.Watch = func(ctx context.Context, kick func(), every func(time.Duration)) {
-			watch(ctx, config, kick, every)
-		}
+		d.Watch = a.watch
 	}
 	s, err := store.New(ctx, d, o.Options)
 	if err != nil {
@@ -163,9 +149,9 @@ func prepare(ctx context.Context, tx *sql.Tx, statement string, args ...any) err
 }
 
 // watch listens until ctx ends, and connects again when that fails.
-func watch(ctx context.Context, config *pgx.ConnConfig, kick func(), every func(time.Duration)) {
+func (a *Access) watch(ctx context.Context, kick func(), every func(time.Duration)) {
 	for ctx.Err() == nil {
-		listen(ctx, config, kick, every)
+		a.listen(ctx, kick, every)
 		every(pollWithoutNotify)
 		select {
 		case <-ctx.Done():
@@ -176,10 +162,10 @@ func watch(ctx context.Context, config *pgx.ConnConfig, kick func(), every func(
 
 // listen returns when the connection no longer brings notifications. What one says
 // is not trusted: it only has the tables read.
-func listen(ctx context.Context, config *pgx.ConnConfig, kick func(), every func(time.Duration)) {
-	limited, cancel := context.WithTimeout(ctx, 2*config.ConnectTimeout)
+func (a *Access) listen(ctx context.Context, kick func(), every func(time.Duration)) {
+	limited, cancel := context.WithTimeout(ctx, 2*a.config.Load().ConnectTimeout)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(limited, config)
+	conn, err := a.connect(limited)
 	if err != nil {
 		return
 	}
@@ -191,7 +177,7 @@ func listen(ctx context.Context, config *pgx.ConnConfig, kick func(), every func
 	if _, err := conn.Exec(limited, `listen `+channel); err != nil {
 		return
 	}
-	for prove(ctx, config, conn, kick) {
+	for a.prove(ctx, conn, kick) {
 		every(pollInterval)
 		limited, cancel := context.WithTimeout(ctx, proveAgain)
 		for {
@@ -209,10 +195,10 @@ func listen(ctx context.Context, config *pgx.ConnConfig, kick func(), every func
 
 // prove sends a notification over another connection, as another replica would, and
 // reports whether it arrives.
-func prove(ctx context.Context, config *pgx.ConnConfig, conn *pgx.Conn, kick func()) bool {
-	limited, cancel := context.WithTimeout(ctx, testTime+config.ConnectTimeout)
+func (a *Access) prove(ctx context.Context, conn *pgx.Conn, kick func()) bool {
+	limited, cancel := context.WithTimeout(ctx, testTime+a.config.Load().ConnectTimeout)
 	defer cancel()
-	other, err := pgx.ConnectConfig(limited, config)
+	other, err := a.connect(limited)
 	if err != nil {
 		return false
 	}

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -472,6 +473,47 @@ func TestP12_AGrantThatIsEndedIsOverOnEveryServer(t *testing.T) {
 	}
 	s.disconnect()
 	s.missing()
+}
+
+// Who connects to the database is changed by a reload, as where a keeper of secrets gives a user of
+// its own for some hours; a user whom the database refuses is not taken up, and nothing else of that
+// file is.
+func TestAnotherUserOfTheDatabaseNeedsNoRestart(t *testing.T) {
+	address := storetest.NeedServer(t).Database(t)
+	admin, err := sql.Open("pgx", address)
+	testenv.Check(t, err)
+	defer admin.Close()
+	run := func(statement string) {
+		t.Helper()
+		_, err := admin.Exec(statement)
+		testenv.Check(t, err)
+	}
+	for _, user := range []string{"lease_a", "lease_b"} {
+		run(`create role ` + user + ` superuser login`)
+		defer run(`drop role ` + user)
+		defer run(`reassign owned by ` + user + ` to sallyport`)
+	}
+	s := startLending(t, strings.Replace(address, "sallyport@", "lease_a@", 1))
+	s.connect()
+	text, err := os.ReadFile(s.config)
+	testenv.Check(t, err)
+	reload := func(user, result string) {
+		t.Helper()
+		write(t, s.config, strings.Replace(string(text), "lease_a@", user+"@", 1))
+		testenv.Check(t, s.process.Process.Signal(syscall.SIGHUP))
+		s.counted(t, `sallyport_config_reloads_total{result="`+result+`"} 1`)
+	}
+	reload("nobody", "refused")
+	reload("lease_b", "ok")
+	run(`alter role lease_a nologin`)
+	run(`select pg_terminate_backend(pid) from pg_stat_activity where usename = 'lease_a'`)
+	testenv.Eventually(t, "what was lent is lent again", func() bool {
+		status, _ := s.use("GET", "/gateway/jira/issues")
+		return status == http.StatusOK
+	})
+	if log := s.stop(t); !strings.Contains(log, `store: is refused, and the old one goes on`) {
+		t.Errorf("the log does not say that a user was refused:\n%s", log)
+	}
 }
 
 // A configuration that is read again is another broker on the same grants: those that it

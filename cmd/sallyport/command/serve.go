@@ -209,8 +209,12 @@ func (s *serving) close() {
 
 // apply takes another configuration into use: first all that can fail, then the change
 // itself, which cannot.
-func (s *serving) apply(old, next *reload.Reading) error {
+func (s *serving) apply(ctx context.Context, old, next *reload.Reading) error {
 	was, is := old.Config, next.Config
+	changeStore, err := s.process.ChangeStore(ctx, was, is)
+	if err != nil {
+		return err
+	}
 	runtime, err := s.process.Build(is, next.Secrets)
 	if err != nil {
 		return err
@@ -227,6 +231,7 @@ func (s *serving) apply(old, next *reload.Reading) error {
 		audit.close()
 		return err
 	}
+	changeStore()
 	s.process.Swap(runtime)
 	s.server.SetStop(is.Stop.DrainDelay, is.Stop.Timeout)
 	if s.admin.serves() {

@@ -28,6 +28,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/proxy"
 	"github.com/sallyport-proxy/sallyport/session"
 	"github.com/sallyport-proxy/sallyport/store"
+	"github.com/sallyport-proxy/sallyport/store/postgres"
 )
 
 // Process is what outlives a configuration. To what outlives one in the front door
@@ -40,6 +41,7 @@ type Process struct {
 	ended   ended
 	now     func() time.Time                                 // of all replicas that share the store
 	store   *store.Store                                     // nil: there is none
+	access  *postgres.Access                                 // nil: the store is on this machine
 	details func(context.Context, identity.Org) identity.Org // nil: there is no store
 	merged  func(session.Merge)
 	calls   *oauth.Metrics
@@ -87,9 +89,10 @@ func (p *Process) AuditGrants(tell func(observe.GrantStep)) { p.auditGrants = te
 // Open has p keep what ended where cfg says, whose references are resolved: in its
 // store, or else in memory, up to the bound of cfg. It comes before Build, and Close
 // at the end. version is this program's, and stands in the store for who looks into it.
-// Another configuration does not change the store: that needs a restart.
+// Another configuration changes at most how the store is reached (ChangeStore); another store needs a
+// restart.
 func (p *Process) Open(ctx context.Context, cfg *config.Config, version string) error {
-	s, err := OpenStore(ctx, cfg, store.Options{Merged: p.merged, Log: p.log,
+	s, access, err := openStore(ctx, cfg, store.Options{Merged: p.merged, Log: p.log,
 		Absolute: cfg.Session.AbsoluteTimeout, Version: version})
 	if err != nil {
 		return err
@@ -98,7 +101,7 @@ func (p *Process) Open(ctx context.Context, cfg *config.Config, version string) 
 		p.ended = session.NewMemory(session.MemoryOptions{Max: cfg.Limits.Ended, Merged: p.merged})
 		return nil
 	}
-	p.ended, p.store, p.now = s, s, s.Now
+	p.ended, p.store, p.access, p.now = s, s, access, s.Now
 	p.details = newOrgDetails(s, p.log).of
 	return nil
 }

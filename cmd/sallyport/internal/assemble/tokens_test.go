@@ -63,8 +63,8 @@ routes:
 		t.Errorf("sign-in: %d %v", w.Code, w.Header())
 	}
 	if w := get("/.sallyport/login?provider=cluster"); w.Code != 200 ||
-		strings.Contains(w.Body.String(), `value="cluster"`) ||
-		!strings.Contains(w.Body.String(), `value="sso"`) { // what a provider that is not there leads to
+		strings.Contains(w.Body.String(), `provider=cluster`) ||
+		!strings.Contains(w.Body.String(), `provider=sso`) { // what a provider that is not there leads to
 		t.Errorf("the page to choose a provider: %d\n%s", w.Code, w.Body)
 	}
 	if w := get("/.sallyport/callback/cluster?code=x&state=y"); w.Code != 400 || w.Header().Get("Location") != "" {

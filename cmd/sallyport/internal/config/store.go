@@ -23,10 +23,23 @@ type Store struct {
 // IsZero reports whether there is none.
 func (s Store) IsZero() bool { return s.URL.IsZero() }
 
-// differs reports whether it is another one than before, once references are resolved.
+// SameAccess reports whether it is reached as before, once references are resolved.
+func (s Store) SameAccess(before Store) bool {
+	return s.URL.Value() == before.URL.Value() && s.CA.Value() == before.CA.Value()
+}
+
+// differs reports whether it is another one than before, or is asked in another way. Another user,
+// password or authority is none of these.
 func (s Store) differs(before Store) bool {
-	return s.URL.Value() != before.URL.Value() || s.CA.Value() != before.CA.Value() ||
-		s.NoNotify != before.NoNotify || s.Connections != before.Connections
+	if s.NoNotify != before.NoNotify || s.Connections != before.Connections {
+		return true
+	}
+	is, err := postgres.ParseAddress(s.URL.Value())
+	was, errWas := postgres.ParseAddress(before.URL.Value())
+	if err != nil || errWas != nil {
+		return s.URL.Value() != before.URL.Value()
+	}
+	return !is.SameDatabase(was)
 }
 
 // SQLite is the path of its file; "" for another kind of database.

@@ -40,7 +40,8 @@ func resolved(t *testing.T, text, secret string) *config.Config {
 	env := func(name string) (string, bool) {
 		return map[string]string{"KEY": "k", "SECRET": secret,
 			"GRANT_KEY": "g", "TOKEN": strings.Repeat("t", 32),
-			"STORE_A": "postgres://u:c4nary-a@127.0.0.1/d", "STORE_B": "postgres://u:c4nary-b@127.0.0.1/d"}[name], true
+			"STORE_A": "postgres://u:c4nary-a@127.0.0.1/d", "STORE_B": "postgres://v:c4nary-b@127.0.0.1/d",
+			"STORE_C": "postgres://u:c4nary-a@127.0.0.2/d"}[name], true
 	}
 	files := fstest.MapFS{"c": {Data: []byte("certificate")}, "k": {Data: []byte("key"), Mode: 0o600}}
 	testenv.Check(t, c.Resolve(env, files).Err())
@@ -152,7 +153,8 @@ routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticat
 			[]string{"7:8 store"}},
 		"store, another kind": {more("store: sqlite:/a/c4nary.db"), more("store: env:STORE_A"),
 			[]string{"7:8 store"}},
-		"store, another password": {more("store: env:STORE_A"), more("store: env:STORE_B"), []string{"7:8 store"}},
+		"store, another user and password": {more("store: env:STORE_A"), more("store: env:STORE_B"), nil},
+		"store, another server":            {more("store: env:STORE_A"), more("store: env:STORE_C"), []string{"7:8 store"}},
 		"several at once": {runs, swap(more("store: sqlite:/a/c4nary.db\nprefix: /.x"), ":4181", ":4182"),
 			[]string{"3:41 listen.admin", "7:8 store", "8:9 prefix"}},
 	} {

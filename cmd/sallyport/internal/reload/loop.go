@@ -26,7 +26,7 @@ type Options struct {
 	First *Reading // what the process began with
 	// Apply takes next into use in place of old, as a whole or, with an error, not at
 	// all. Its errors are config.Faults, or say what could not be made.
-	Apply      func(old, next *Reading) error
+	Apply      func(ctx context.Context, old, next *Reading) error
 	Watcher    *watch.Watcher
 	Manager    *systemd.Notifier
 	Log        *slog.Logger
@@ -63,7 +63,7 @@ func (l *Loop) Run(ctx context.Context, signals <-chan os.Signal) {
 			asked = true
 		case <-l.Watcher.Changed():
 		}
-		l.follow(ctx, l.reload(asked))
+		l.follow(ctx, l.reload(ctx, asked))
 	}
 }
 
@@ -78,7 +78,7 @@ func (l *Loop) follow(ctx context.Context, last *Reading) {
 
 // reload reads the configuration once, and takes it into use if there is nothing wrong
 // with it. Somebody who asked for it is always answered. It returns what was read.
-func (l *Loop) reload(asked bool) *Reading {
+func (l *Loop) reload(ctx context.Context, asked bool) *Reading {
 	begun := time.Now()
 	if asked {
 		l.Manager.Reloading()
@@ -99,7 +99,7 @@ func (l *Loop) reload(asked bool) *Reading {
 		return next
 	}
 	if err == nil {
-		err = l.apply(next)
+		err = l.apply(ctx, next)
 	}
 	if err != nil {
 		l.metrics.refused()
@@ -127,7 +127,7 @@ func (l *Loop) read() (*Reading, error) {
 
 // apply is Apply with two more ways to refuse: what needs a restart, and a bug of ours,
 // which must not end what runs well.
-func (l *Loop) apply(next *Reading) (err error) {
+func (l *Loop) apply(ctx context.Context, next *Reading) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
@@ -136,7 +136,7 @@ func (l *Loop) apply(next *Reading) (err error) {
 	if faults := next.Config.NeedsRestart(l.running.Config); len(faults) > 0 {
 		return faults
 	}
-	return l.Apply(l.running, next)
+	return l.Apply(ctx, l.running, next)
 }
 
 // refuse tells why what is there now is not used. Excerpts show no secrets.
