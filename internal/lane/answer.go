@@ -33,6 +33,7 @@ type answer struct {
 	length    int64 // that the handler has declared; -1: none
 	declared  bool  // something was, which need not be a length
 	written   int64 // bytes of the body
+	refused   int64 // those of them that are beyond the length
 	last      bool  // the connection is closed after it
 	chunked   bool
 	typed     bool     // there is a Content-Type, or need not be
@@ -55,7 +56,7 @@ func (a *answer) begin(c *conn, isHead bool) {
 	}
 	clear(a.header)
 	a.isHead, a.chosen, a.committed = isHead, false, false
-	a.status, a.length, a.written = 0, -1, 0
+	a.status, a.length, a.written, a.refused = 0, -1, 0, 0
 	a.last, a.chunked, a.typed, a.dated, a.trailed, a.trailers = false, false, false, false, false, nil
 	a.held = a.held[:0]
 }
@@ -245,6 +246,7 @@ func (a *answer) Write(p []byte) (int, error) {
 	a.written += int64(len(p))
 	switch {
 	case a.length >= 0 && a.written > a.length:
+		a.refused += int64(len(p))
 		return 0, http.ErrContentLength
 	case a.committed:
 	case a.length >= 0 && a.typed:
@@ -334,7 +336,7 @@ func (a *answer) finish() (again bool) {
 // client knows that it had begun: one that got nothing may send its request again (RFC 9110
 // §9.2.2).
 func (a *answer) breakOff() {
-	if a.committed && a.written > holds {
+	if a.committed && a.written-a.refused > holds {
 		_ = a.out.Flush()
 	}
 }
