@@ -29,7 +29,7 @@ func (e *accountEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	if renewed, due := e.own.sessions.Renew(s); due && admission.KindOf(r) == admission.Navigation {

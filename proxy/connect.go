@@ -100,7 +100,7 @@ func (e *connectEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *event)
 	if err != nil {
 		return e.signInFirst(w, ev)
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	a, err := e.asked(r, ev, &s)
@@ -204,7 +204,7 @@ func (e *connectEndpoint) answer(w http.ResponseWriter, r *http.Request, ev *eve
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	a, err := e.asked(r, ev, &s)
@@ -322,7 +322,7 @@ func (e *connectEndpoint) callback(w http.ResponseWriter, r *http.Request, ev *e
 	if err != nil {
 		return notConnectedHere(err)
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	first, err := e.once.Consume(r.Context(), "connect/"+trip.Name, e.own.process.now().Add(session.FlowTime))

@@ -297,7 +297,7 @@ func (e *disconnectEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *e
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	form, err := readForm(w, r)

@@ -137,7 +137,7 @@ func (e *directoryEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil {
 		return e.site.askToSignIn(w, r, ev)
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	provider, _, may := e.of(&s)
@@ -185,7 +185,7 @@ func (e *directoryEndpoint) callback(w http.ResponseWriter, r *http.Request, ev 
 	if err != nil {
 		return notReadHere(err)
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	provider, _, may := e.of(&s)

@@ -40,7 +40,7 @@ func (e *organizationEndpoint) ask(w http.ResponseWriter, r *http.Request, ev *e
 		redirect(w, http.StatusSeeOther, e.site.origin+returnTo)
 		return nil
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	id := &s.Identity
@@ -73,7 +73,7 @@ func (e *organizationEndpoint) pick(w http.ResponseWriter, r *http.Request, ev *
 		redirect(w, http.StatusSeeOther, e.site.login(returnTo))
 		return nil
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	who, ok := s.Identity.WithOrg(r.PostForm.Get("org"))

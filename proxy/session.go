@@ -31,10 +31,10 @@ func (o *ownSessions) read(r *http.Request, ev *event) (session.Session, error) 
 	return *s, nil
 }
 
-// current returns a failure where it is not known whether sessions were ended elsewhere. Endpoints
+// verifiable returns a failure where it is not known whether sessions were ended elsewhere. Endpoints
 // that show or change what is a person's own ask it, once they have read a session; those that only
 // end sessions, or lead to where the session is judged, do not.
-func (o *ownSessions) current() error {
+func (o *ownSessions) verifiable() error {
 	if err := o.admission.Verifiable(o.maxAge); err != nil {
 		return unverifiable(err)
 	}
@@ -89,7 +89,7 @@ func (e *sessionEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil || s.Identity.MustPick() { // login_url leads to what is missing
 		return e.site.unauthorized(w, r, ev)
 	}
-	if err := e.own.current(); err != nil {
+	if err := e.own.verifiable(); err != nil {
 		return err
 	}
 	if renewed, due := e.own.sessions.Renew(s); due {
