@@ -109,7 +109,7 @@ in keys too. */ -}}
 {{- $key := ternary "autoscaling.maxReplicas" "replicas" $top.Values.autoscaling.enabled -}}
 {{- if gt (int $facts.replicas) 1 -}}
 {{- if eq $facts.store "sqlite" -}}
-{{- fail (printf "%s: several pods cannot share config.store, a database in SQLite, which is for one process: take PostgreSQL, or one replica" $key) -}}
+{{- fail (printf "%s: several pods cannot share config.store, a database in SQLite, which is for one machine: take PostgreSQL, or one replica" $key) -}}
 {{- end -}}
 {{- if eq $facts.store "none" -}}
 {{- if $c.grants -}}
@@ -126,7 +126,7 @@ in keys too. */ -}}
 {{- end -}}
 {{- end -}}
 {{- if and (eq $facts.store "sqlite") ($top.Values.strategy.type) (ne ($top.Values.strategy.type | default "") "Recreate") -}}
-{{- fail "strategy.type: must be Recreate with a config.store in SQLite, which one process opens" -}}
+{{- fail "strategy.type: must be Recreate with a config.store in SQLite: two pods on two machines must not have it open" -}}
 {{- end -}}
 {{- $hpa := $top.Values.autoscaling -}}
 {{- if and $hpa.enabled (not $hpa.metrics) (not (($top.Values.resources.requests | default dict).cpu)) -}}
