@@ -58,9 +58,11 @@ func TestAnOptionsRequestGoesAsFarAsItSays(t *testing.T) {
 			got := s.talk(t, rawRequest(tt.method, "/open", s.host, "Max-Forwards: "+tt.sent, "Connection: close"))
 			asked := len(s.app.Requests()) - before
 			switch {
-			case tt.app == "" && (asked != 0 || got[0].status != 204 || !strings.Contains(got[0].header.Get("Allow"), "GET")):
+			case tt.app == "" && (asked != 0 || got[0].status != 204 ||
+				!strings.Contains(got[0].header.Get("Allow"), "GET")):
 				t.Errorf("%d requests reached the app; answered %d %v", asked, got[0].status, got[0].header)
-			case tt.app != "" && (asked != 1 || !strings.Contains(string(s.app.Last(t)), "\r\nMax-Forwards: "+tt.app+"\r\n")):
+			case tt.app != "" && (asked != 1 ||
+				!strings.Contains(string(s.app.Last(t)), "\r\nMax-Forwards: "+tt.app+"\r\n")):
 				t.Errorf("the app got %d: %s", asked, s.app.Last(t))
 			}
 		})

@@ -88,12 +88,15 @@ func countThisHop(h http.Header, protocol string, noVia bool) {
 // forwards is to how many servers more an OPTIONS request is to go (RFC 9110 §7.6.2); false: as far
 // as it can.
 func forwards(r *http.Request) (n uint64, says bool) {
-	if lines := r.Header["Max-Forwards"]; r.Method == http.MethodOptions && len(lines) == 1 {
-		var err error
-		n, err = strconv.ParseUint(lines[0], 10, 64)
-		says = err == nil || errors.Is(err, strconv.ErrRange) // then n is the largest that we know
+	if r.Method != http.MethodOptions { // nearly all requests
+		return 0, false
 	}
-	return n, says
+	lines := r.Header["Max-Forwards"]
+	if len(lines) != 1 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(lines[0], 10, 64)
+	return n, err == nil || errors.Is(err, strconv.ErrRange) // then n is the largest that we know
 }
 
 // GoesNoFurther reports whether a request must be answered here, because it is to go to no other

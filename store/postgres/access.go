@@ -19,9 +19,9 @@ import (
 // connectTime bounds each attempt to connect, where the address says nothing else.
 const connectTime = 5 * time.Second
 
-// Access is where a database is, who connects to it, and whom that person trusts to vouch for its
-// servers. The latter two may change while a store is open: connections that there are stay, and
-// further ones are made with what is new.
+// Access is where a database is, with which user and password it is reached, and which authorities
+// may vouch for its servers. All but the first may change while a store is open: open connections
+// stay, and further ones are made with what is new.
 type Access struct {
 	config atomic.Pointer[pgx.ConnConfig]
 }

@@ -83,7 +83,7 @@ func TestAddressesThatAreRefused(t *testing.T) {
 
 // What the environment says for other programs changes neither which servers are asked nor
 // whether they prove who they are: the address was judged without it.
-func TestTheEnvironmentNamesNoServer(t *testing.T) {
+func TestP10_TheEnvironmentNamesNoServer(t *testing.T) {
 	services := filepath.Join(t.TempDir(), "services")
 	if err := os.WriteFile(services, []byte("[other]\nhost=other.example.com\nsslmode=disable\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -107,7 +107,8 @@ func TestTheEnvironmentNamesNoServer(t *testing.T) {
 					t.Fatal(err)
 				}
 				if strings.Contains(config.Host, "other") || a.Proven == (config.TLSConfig == nil) {
-					t.Errorf("%s: connects to %q, TLS: %t, exposed: %t", v, config.Host, config.TLSConfig != nil, a.Exposed)
+					t.Errorf("%s: connects to %q, TLS: %t, exposed: %t", v, config.Host, config.TLSConfig != nil,
+						a.Exposed)
 				}
 			}
 		})

@@ -322,8 +322,8 @@ func TestP12_NoticesGoByTheClockOfTheDatabase(t *testing.T) {
 	server := storetest.NeedServer(t)
 	address := server.Database(t)
 	open := func(apart *atomic.Int64) *store.Grants {
-		s, err := Open(t.Context(), address,
-			Options{Options: store.Options{Now: func() time.Time { return time.Now().Add(time.Duration(apart.Load())) }}})
+		now := func() time.Time { return time.Now().Add(time.Duration(apart.Load())) }
+		s, err := Open(t.Context(), address, Options{Options: store.Options{Now: now}})
 		testenv.Check(t, err)
 		t.Cleanup(func() { _ = s.Close() })
 		return s.Grants()

@@ -167,7 +167,7 @@ func TestTheFileIsTheOwnersAlone(t *testing.T) {
 
 // What other files with secrets must be, so must the database that somebody made, or put back
 // from a copy: people stand in it, and who can write it can sign in again who has signed out.
-func TestAFileThatIsOpenToEverybodyIsRefused(t *testing.T) {
+func TestP10_AFileThatIsOpenToEverybodyIsRefused(t *testing.T) {
 	for name, open := range map[string]struct {
 		behind string
 		mode   os.FileMode

@@ -53,7 +53,7 @@ func withGrants(c *console, path string, read func(*config.Config) error) (*conf
 	return cfg, asUsage(read(cfg))
 }
 
-// grantsDesk is a store with grants, opened beside those that serve, and who works there.
+// grantsOperator is a store with grants, opened beside those that serve, and who works there.
 type grantsOperator struct {
 	grant.Operator
 	store  *store.Store
@@ -88,8 +88,7 @@ func openGrants(ctx context.Context, c *console, cfg *config.Config, changing bo
 	return d, nil
 }
 
-// openDeskWithKeys opens a desk at which grants are changed that the keys of the configuration
-// open.
+// openGrantsWithKeys is openGrants for changes of grants that the keys of the configuration open.
 func openGrantsWithKeys(ctx context.Context, c *console, path string) (*grantsOperator, assemble.GrantKeys, error) {
 	var keys assemble.GrantKeys
 	cfg, err := withGrants(c, path, func(cfg *config.Config) (err error) {

@@ -478,7 +478,7 @@ func TestP12_AGrantThatIsEndedIsOverOnEveryServer(t *testing.T) {
 // Who connects to the database is changed by a reload, as where a keeper of secrets gives a user of
 // its own for some hours; a user whom the database refuses is not taken up, and nothing else of that
 // file is.
-func TestAnotherUserOfTheDatabaseNeedsNoRestart(t *testing.T) {
+func TestP15_AnotherUserOfTheDatabaseNeedsNoRestart(t *testing.T) {
 	address := storetest.NeedServer(t).Database(t)
 	admin, err := sql.Open("pgx", address)
 	testenv.Check(t, err)

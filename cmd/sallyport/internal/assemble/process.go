@@ -89,8 +89,8 @@ func (p *Process) AuditGrants(tell func(observe.GrantStep)) { p.auditGrants = te
 // Open has p keep what ended where cfg says, whose references are resolved: in its
 // store, or else in memory, up to the bound of cfg. It comes before Build, and Close
 // at the end. version is this program's, and stands in the store for who looks into it.
-// Another configuration changes at most how the store is reached (ChangeStore); another store needs a
-// restart.
+// Another configuration changes at most how the store is reached (ChangeStore): another store
+// needs a restart.
 func (p *Process) Open(ctx context.Context, cfg *config.Config, version string) error {
 	s, access, err := openStore(ctx, cfg, store.Options{Merged: p.merged, Log: p.log,
 		Absolute: cfg.Session.AbsoluteTimeout, Version: version})

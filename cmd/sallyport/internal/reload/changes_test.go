@@ -154,7 +154,8 @@ routes: [{name: app, path: /, upstream: "http://127.0.0.1:1", allow: authenticat
 		"store, another kind": {more("store: sqlite:/a/c4nary.db"), more("store: env:STORE_A"),
 			[]string{"7:8 store"}},
 		"store, another user and password": {more("store: env:STORE_A"), more("store: env:STORE_B"), nil},
-		"store, another server":            {more("store: env:STORE_A"), more("store: env:STORE_C"), []string{"7:8 store"}},
+		"store, another server": {more("store: env:STORE_A"), more("store: env:STORE_C"),
+			[]string{"7:8 store"}},
 		"several at once": {runs, swap(more("store: sqlite:/a/c4nary.db\nprefix: /.x"), ":4181", ":4182"),
 			[]string{"3:41 listen.admin", "7:8 store", "8:9 prefix"}},
 	} {
