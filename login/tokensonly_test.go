@@ -77,7 +77,7 @@ func (c *cluster) shownAt(path string) string {
 	return strings.Join(c.shown[path], " ")
 }
 
-// token is a projected service account token.
+// serviceAccount is a projected token of a service account.
 func (c *cluster) serviceAccount(t *testing.T, bend ...func(map[string]any)) string {
 	t.Helper()
 	claims := map[string]any{"aud": []string{api}, "exp": in(time.Hour), "iat": in(-time.Minute),

@@ -26,7 +26,7 @@ import (
 // What differs between asking an app directly and asking it through us. This is
 // the whole list: every other header, byte and trailer is compared.
 var (
-	// added are request headers only we write; a client's own never arrive.
+	// addedToRequests are request headers only we write; a client's own never arrive.
 	addedToRequests = []string{"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via", "x-request-id",
 		"x-sallyport-assertion",
 		"x-forwarded-user", "x-forwarded-email", "x-forwarded-preferred-username", "x-forwarded-name",

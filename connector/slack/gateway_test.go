@@ -33,7 +33,7 @@ func startLending(t *testing.T, c *slack.Connector) *lending {
 	return l
 }
 
-// answer is what an app gets.
+// answered is what an app gets.
 type answered struct {
 	status int
 	body   string

@@ -268,7 +268,7 @@ func (l *Lane) serve(c *conn) {
 	}
 }
 
-// tell is the server's hook.
+// setState calls the server's hook.
 func (l *Lane) setState(c net.Conn, s http.ConnState) {
 	if hook := l.server.ConnState; hook != nil {
 		hook(c, s)

@@ -57,7 +57,7 @@ func (fs Faults) Error() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// maxFaults bounds what one file can make us print.
+// MaxFaults bounds what one file can make us print.
 const MaxFaults = 100
 
 // around are the first and the last line of an excerpt at a line.
