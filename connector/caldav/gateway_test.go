@@ -179,7 +179,7 @@ func TestP12_AClientFindsAndReadsTheCalendarsOfRadicale(t *testing.T) {
 // An app asks for many long answers at once and reads none of them. The hrefs of each are read as a
 // whole, of a few at a time; short answers wait for nobody, and all that were asked for arrive whole.
 func TestP17_LongAnswersOfAnAppAreInMemoryAFewAtATime(t *testing.T) {
-	const at, length, most = 12, 12 << 20, 4
+	const at, length, most = 6, 12 << 20, 4
 	var sent atomic.Int32
 	base := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/dav/mira/long" {
