@@ -469,6 +469,41 @@ func TestWhatIsEasilyOverlookedLetsNobodyIn(t *testing.T) {
 	}
 }
 
+// The program's name is that of folders, containers, users and clients, too: what stands around it
+// is no command, and the options of the command count.
+func TestTheCommandIsFoundAmongWhatHasItsName(t *testing.T) {
+	const flags = " --provider=oidc --oidc-issuer-url=https://sso.example.com --allowed-group=staff " +
+		"--upstream=http://127.0.0.1:1"
+	const domains = "OAUTH2_PROXY_EMAIL_DOMAINS=*"
+	const run = "docker run -d --name oauth2-proxy -v /etc/oauth2-proxy:/etc/oauth2-proxy -e " + domains
+	for _, text := range []string{
+		"[Service]\nWorkingDirectory=/opt/oauth2-proxy\nEnvironment=" + domains + "\nExecStart=/bin/oauth2-proxy" + flags,
+		"[Service]\nExecStart=/usr/bin/podman run \\\n  --name web-oauth2-proxy \\\n  -e " + domains +
+			" \\\n  -e OAUTH2_PROXY_PROVIDER=oidc \\\n  -e OAUTH2_PROXY_OIDC_ISSUER_URL=https://sso.example.com \\\n" +
+			"  -e OAUTH2_PROXY_ALLOWED_GROUPS=staff \\\n  quay.io/oauth2-proxy/oauth2-proxy:latest\nExecStop=/bin/true\n",
+		"export " + domains + "\ncd /opt/oauth2-proxy\nexec ./oauth2-proxy" + flags,
+		"docker rm -f oauth2-proxy\n" + run + " quay.io/oauth2-proxy/oauth2-proxy:v7" + flags + "\ndocker logs oauth2-proxy",
+		run + " quay.io/oauth2-proxy/oauth2-proxy@sha256:aa /bin/oauth2-proxy --cookie-name oauth2-proxy" + flags,
+		domains + " sudo -u oauth2-proxy oauth2-proxy" + flags + " > /var/log/oauth2-proxy",
+		"client_id = \"oauth2-proxy\"\nprovider = \"oidc\"\noidc_issuer_url = \"https://sso.example.com\"\n" +
+			"email_domains = [\"*\"]\nallowed_groups = [\"staff\"]\n",
+		"OAUTH2_PROXY_CLIENT_ID=oauth2-proxy\nOAUTH2_PROXY_PROVIDER=oidc\n" +
+			"OAUTH2_PROXY_OIDC_ISSUER_URL=https://sso.example.com\nOAUTH2_PROXY_ALLOWED_GROUPS=staff\n" + domains,
+		"nameOverride: oauth2-proxy\nextraArgs: {provider: oidc, oidc-issuer-url: 'https://sso.example.com', " +
+			"email-domain: '*', allowed-group: staff}\n",
+	} {
+		res, lines := importText(t, text)
+		if !strings.Contains(string(res.Config), "- {groups: [staff]}\n") || !res.Complete() {
+			t.Errorf("%s became\n%s\n%s", text, res.Config, lines)
+		}
+	}
+	// An option that is no part of it may be one that a wrapper hands on.
+	res, lines := importText(t, "export "+domains+"\nset -- --allowed-group=staff\noauth2-proxy --provider=google\n")
+	if !strings.Contains(string(res.Config), nobody) || res.Complete() {
+		t.Errorf("became\n%s\n%s", res.Config, lines)
+	}
+}
+
 func TestWhatCannotBeReadIsSaidWithItsLineAndWithoutItsWords(t *testing.T) {
 	for text, want := range map[string]string{
 		"client_secret = \"KEEP-OUT\n":          "in:1: is not TOML",
@@ -479,9 +514,11 @@ func TestWhatCannotBeReadIsSaidWithItsLineAndWithoutItsWords(t *testing.T) {
 		"":                                      "in:1: is in no form",
 		"\xff":                                  "in:1: is not UTF-8 text",
 		"provider = \"oidc\"\nkey = \"\x00\"\n": "in:2: has a control character",
-		"services: {a: {image: oauth2-proxy}, b: {image: oauth2-proxy}}\n": "in:1: is a second oauth2-proxy",
-		"client_secret = {a = \"KEEP-OUT\"}\n":                             "in:1: is neither a text",
-		"kind: Service\napiVersion: v1\n":                                  "nothing of oauth2-proxy's is configured in in",
+		"services: {a: {image: oauth2-proxy}, b: {image: oauth2-proxy}}\n":             "in:1: is a second oauth2-proxy",
+		"oauth2-proxy --email-domain=a.example &\noauth2-proxy --email-domain='*'\n":   "in:2: is a second oauth2-proxy",
+		"FROM quay.io/oauth2-proxy/oauth2-proxy\nCMD [\"--email-domain=a.example\"]\n": "in:1: is in no form",
+		"client_secret = {a = \"KEEP-OUT\"}\n":                                         "in:1: is neither a text",
+		"kind: Service\napiVersion: v1\n":                                              "nothing of oauth2-proxy's is configured in in",
 	} {
 		_, err := Import([]Input{{Name: "in", Data: []byte(text)}})
 		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "KEEP") {

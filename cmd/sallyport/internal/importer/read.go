@@ -51,21 +51,32 @@ var (
 	envLine   = regexp.MustCompile(`^(export\s+)?[A-Z][A-Z0-9_]*=`)
 	emailLine = regexp.MustCompile(`^[^@\s:="'{}\[\]]+@[^@\s:="'{}\[\]]+$`)
 	flagLine  = regexp.MustCompile(`^--?[A-Za-z]`)
-	program   = regexp.MustCompile(`(^|[\s/"=])oauth2[-_]proxy(:\S+)?["']?(\s+\\?\s*(\n|$)|\s+-)`)
-	tomlLine  = regexp.MustCompile(`^["']?[A-Za-z0-9_-]+["']?\s*=`)
+	program   = regexp.MustCompile(`(?m)(^|[\s/"=])oauth2[-_]proxy([:@]\S+)?["']?([ \t]*\\?$|\s+-)`)
+	// The program's name is a usual client id, and that of releases and images.
+	oneValue = regexp.MustCompile(`^(export\s+)?["']?[A-Za-z0-9_.-]+["']?\s*` +
+		`(=\s*("[^"]*"|'[^']*'|\S*)|:(\s.*)?)\s*(#.*)?$`)
+	notShell = regexp.MustCompile(`^(-\s|FROM\s)`)
+	tomlLine = regexp.MustCompile(`^["']?[A-Za-z0-9_-]+["']?\s*=`)
 )
+
+// startsProgram reports whether a line is a command, and no value, entry of a list or Dockerfile.
+func startsProgram(line string) bool {
+	return program.MatchString(line) && !oneValue.MatchString(line) && !notShell.MatchString(line)
+}
 
 // formOf tells the forms apart by the lines that say something.
 func formOf(body string) form {
 	var all, env, email, toml int
+	var noCommand bool
 	for line := range strings.Lines(body) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		switch {
-		case flagLine.MatchString(line) && all == 0, all == 0 && program.MatchString(line+"\n"),
-			strings.HasPrefix(line, "ExecStart=") && program.MatchString(line):
+		case flagLine.MatchString(line) && all == 0, all == 0 && startsProgram(line),
+			strings.HasPrefix(line, "ExecStart=") && program.MatchString(line),
+			line == "[Service]" && program.MatchString(body):
 			return formFlags
 		case envLine.MatchString(line):
 			env++
@@ -74,6 +85,7 @@ func formOf(body string) form {
 		case tomlLine.MatchString(line) && (all == toml):
 			toml++
 		}
+		noCommand = noCommand || all == 0 && notShell.MatchString(line)
 		all++
 	}
 	switch {
@@ -88,7 +100,8 @@ func formOf(body string) form {
 		return formTOML
 	}
 	// A command whose first lines are something else, as in a unit of systemd or a script.
-	if program.MatchString(body) && !regexp.MustCompile(`(?m)^\s*[A-Za-z-]+:(\s|$)`).MatchString(body) {
+	yamlKey := regexp.MustCompile(`(?m)^\s*[A-Za-z-]+:(\s|$)`)
+	if !noCommand && program.MatchString(body) && !yamlKey.MatchString(body) {
 		return formFlags
 	}
 	return formYAML
@@ -271,25 +284,90 @@ func hasPrefix(runes []rune, s string) bool {
 // readCommand reads flags, each on a line or in one command.
 func (s *sources) readCommand(name, body string) error {
 	all := words(strings.ReplaceAll(body, "ExecStart=", "ExecStart= "))
-	whole := all
-	begin := 0
-	for i, w := range all {
-		base := w.text[strings.LastIndex(w.text, "/")+1:]
-		base, _, _ = strings.Cut(base, ":")
-		if (base == "oauth2-proxy" || base == "oauth2_proxy") && !strings.HasPrefix(w.text, "-") {
-			begin = i + 1
-			break
+	found := commands(all)
+	var with []command
+	for _, c := range found {
+		if c.says {
+			with = append(with, c)
 		}
 	}
-	for i, w := range all[begin:] { // what follows on lines of their own is no part of the command
-		if begin > 0 && w.first && !flagLine.MatchString(w.text) {
-			all = all[:begin+i]
-			break
-		}
+	switch {
+	case len(with) > 1:
+		return fault{name, all[with[1].begin-1].line, "is a second oauth2-proxy: import one at a time"}
+	case len(with) == 1:
+		found = with
+	case len(found) == 0: // flags alone
+		found = []command{{begin: 0, end: len(all)}}
 	}
-	s.around(name, whole, begin, len(all))
-	s.addFlags(name, all[begin:])
+	last := found[len(found)-1]
+	s.around(name, all, last.begin, last.end)
+	for _, c := range found {
+		s.addFlags(name, all[c.begin:c.end])
+	}
 	return nil
+}
+
+// command is one that starts oauth2-proxy, with all[begin:end] as its arguments.
+type command struct {
+	begin, end int
+	says       bool // an option, or a variable before the program
+}
+
+// commands finds them. The program's name is that of folders, users and containers too, as in
+// `docker run --name oauth2-proxy …` or WorkingDirectory=/opt/oauth2-proxy: the program is the last
+// such word before the first option.
+func commands(all []word) []command {
+	var found []command
+	from := 0
+	for i, w := range all {
+		if i < from {
+			continue
+		}
+		if w.endsCommand() {
+			from = i
+		}
+		if !w.isProgram() {
+			continue
+		}
+		c := command{begin: i + 1, end: i + 1}
+		for c.end < len(all) && !all[c.end].endsCommand() {
+			c.end++
+		}
+		for j := c.begin; j < c.end && !all[j].isOption(); j++ {
+			if all[j].isProgram() {
+				c.begin = j + 1
+			}
+		}
+		c.says = slices.ContainsFunc(all[c.begin:c.end], word.isOption) ||
+			slices.ContainsFunc(all[from:c.begin], func(w word) bool { return strings.Contains(w.text, envPrefix) })
+		found = append(found, c)
+		from = c.end
+	}
+	return found
+}
+
+// assigned is NAME=value, as in a script or a unit of systemd.
+var assigned = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=.`)
+
+func (w word) isProgram() bool {
+	base := w.text[strings.LastIndex(w.text, "/")+1:]
+	if i := strings.IndexAny(base, ":@"); i >= 0 { // of an image, with its tag or digest
+		base = base[:i]
+	}
+	return (base == "oauth2-proxy" || base == "oauth2_proxy") && !strings.HasPrefix(w.text, "-") &&
+		!assigned.MatchString(w.text)
+}
+
+// isOption reports whether a word is an option of oauth2-proxy's.
+func (w word) isOption() bool {
+	key, _, _ := strings.Cut(w.text, "=")
+	return flagLine.MatchString(w.text) && canonical(key, fromFlag) != ""
+}
+
+// endsCommand reports whether the command before w has ended.
+func (w word) endsCommand() bool {
+	return w.first && !flagLine.MatchString(w.text) || slices.Contains([]string{"&", "&&", "||", ";", "|", ">",
+		"2>&1"}, w.text)
 }
 
 // around reads what stands before and behind the command, from begin to end: variables of a
@@ -311,6 +389,8 @@ func (s *sources) around(file string, all []word, begin, end int) {
 			s.elsewhere = append(s.elsewhere, elsewhere{file, w.line, "EnvironmentFile", ""})
 		case i < begin && w.first && (text == "." || text == "source"):
 			s.elsewhere = append(s.elsewhere, elsewhere{file, w.line, text, ""})
+		case w.isOption():
+			s.unknown(file, w.line, text, "is no part of the command that starts oauth2-proxy")
 		}
 	}
 }
