@@ -504,6 +504,17 @@ func TestTheCommandIsFoundAmongWhatHasItsName(t *testing.T) {
 	}
 }
 
+func TestAnAppWhoseAddressStandsElsewhereIsNotAnotherProxyThatAsks(t *testing.T) {
+	for _, value := range []string{"$UPSTREAM", "http://${HOST_IP}:3000"} {
+		res, lines := importText(t, "oauth2-proxy --provider=google --email-domain=a.example --upstream="+value)
+		if strings.Contains(string(res.Config), "external_auth") || res.Complete() ||
+			!strings.Contains(string(res.Config), "upstream: http://app.invalid\n") ||
+			!strings.Contains(lines, "--upstream: refused: its value stands elsewhere") {
+			t.Errorf("became\n%s\n%s", res.Config, lines)
+		}
+	}
+}
+
 func TestWhatCannotBeReadIsSaidWithItsLineAndWithoutItsWords(t *testing.T) {
 	for text, want := range map[string]string{
 		"client_secret = \"KEEP-OUT\n":          "in:1: is not TOML",

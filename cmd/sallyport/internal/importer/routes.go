@@ -19,6 +19,7 @@ type app struct {
 
 // upstreamsOf maps where requests go, and finds out whether another proxy asks.
 func (m *mapping) upstreamsOf() {
+	m.unknownUpstream()
 	m.parts(optUpstream, func(_ *setting, v string) (Verdict, string) { return m.upstream(legacyUpstream(v)) })
 	for _, u := range m.sources.upstreams {
 		v, text := m.upstream(u)
@@ -41,6 +42,17 @@ func (m *mapping) upstreamsOf() {
 		m.absent("(upstream)", Mapped, "listen.external_auth: another proxy asks about requests and passes them "+
 			"on; if it is not on this machine, write its addresses into peers")
 	}
+}
+
+// unknownUpstream keeps the place of an app whose address stands elsewhere: no other proxy asks.
+func (m *mapping) unknownUpstream() {
+	s := m.set[optUpstream]
+	if s == nil || !s.missing && !slices.ContainsFunc(s.values, filledIn) || len(m.ingresses) > 0 {
+		return
+	}
+	const address = "http://app.invalid"
+	m.apps = []app{{reach: reach{text: "/", below: true}, upstream: []entry{{"url", address}}, sockets: true}}
+	m.refuse(s, "its value stands elsewhere, and is not known here: write the app's address in the place of "+address)
 }
 
 // legacyUpstream is what the flag says in one URL.
