@@ -362,8 +362,7 @@ func providerShape() yamltable.Shape[Provider] {
 			yamltable.ValueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
 			func(p *Provider) *string { return &p.ClientID }),
 		yamltable.Field("client_secret", "The client secret. Left out with `client_auth: none`, assertion and "+
-			"private_key_jwt.", yamltable.SecretRef(yamltable.FormEnv, yamltable.FormFile, yamltable.FormLiteral),
-			func(p *Provider) *Ref { return &p.ClientSecret }),
+			"private_key_jwt.", clientSecret(), func(p *Provider) *Ref { return &p.ClientSecret }),
 		yamltable.Field("client_auth", "How the client proves itself: the secret in an Authorization header (basic) "+
 			"or in the body (post), or as the provider prefers (auto); "+
 			"a token from a file (assertion); one that Sallyport signs (private_key_jwt); not at all (none).",

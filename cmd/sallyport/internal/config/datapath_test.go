@@ -97,7 +97,10 @@ func TestAnAppsAuthorityIsReadFromWhereItIs(t *testing.T) {
 	c := parse(t, string(read(t, "testdata/good/data-path.yaml")))
 	fsys := disk()
 	fsys["run/secrets/session-key"] = aFile(0o600, "key")
-	env := func(name string) (string, bool) { return certificate, name == "CLIENT_SECRET" || name == "TWIN_CA" }
+	env := func(name string) (string, bool) {
+		value, ok := map[string]string{"CLIENT_SECRET": "secret", "TWIN_CA": certificate}[name]
+		return value, ok
+	}
 	faults := c.Resolve(env, fsys)
 	if len(faults) != 1 || faults[0].Path != "routes[0].upstream.ca" || faults[0].Line != 22 {
 		t.Fatalf("without the file: %v", faults)

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sallyport-proxy/sallyport/cmd/sallyport/internal/yamltable"
 	"github.com/sallyport-proxy/sallyport/connector/apikey"
@@ -159,8 +161,7 @@ func connectorShape(t Types) yamltable.Shape[Connector] {
 		yamltable.Field("client_id", "The client id that the third party gave out, of a client for this alone.",
 			yamltable.ValueOrRef("a client id", `^[!-~]([ -~]*[!-~])?$`, parseClientID),
 			func(c *Connector) *string { return &c.ClientID }),
-		yamltable.Field("client_secret", "The client secret. Left out with `client_auth: none`.",
-			yamltable.SecretRef(yamltable.FormEnv, yamltable.FormFile, yamltable.FormLiteral),
+		yamltable.Field("client_secret", "The client secret. Left out with `client_auth: none`.", clientSecret(),
 			func(c *Connector) *Ref { return &c.ClientSecret }),
 		yamltable.Field("client_auth", "type oauth2: how the client proves itself: the secret in an Authorization "+
 			"header, form-encoded as RFC 6749 has it (basic) or as it is (basic_raw), or in the body (post); not at "+
@@ -554,6 +555,23 @@ func checkLendRule(v string) error {
 func checkAppToken(text string) error {
 	if len(text) < 32 || strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 		return errors.New("must be at least 32 characters of A-Z, a-z, 0-9, - and _")
+	}
+	return nil
+}
+
+// clientSecret is what a provider or a third party gave out. What an editor, a shell or a copy
+// puts around it is no part of it, is not seen, and would be sent: nobody could sign in.
+func clientSecret() yamltable.Shape[Ref] {
+	return yamltable.Judged(yamltable.SecretRef(yamltable.FormEnv, yamltable.FormFile, yamltable.FormLiteral),
+		checkClientSecret)
+}
+
+func checkClientSecret(text string) error {
+	if !utf8.ValidString(text) || strings.TrimSpace(text) != text || strings.ContainsFunc(text, func(r rune) bool {
+		return unicode.IsControl(r) || r == '\ufeff'
+	}) {
+		return errors.New("must be a client secret in one line: UTF-8 text without a blank, a line break or a byte " +
+			"order mark around it")
 	}
 	return nil
 }

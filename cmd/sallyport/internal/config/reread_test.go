@@ -32,7 +32,7 @@ func TestReread(t *testing.T) {
 	if got, err := (Ref{}).Reread(files); got != "" || err != nil {
 		t.Errorf("nothing: %q, %v", got, err)
 	}
-	if cert.Value() != "CERT\nCHAIN" || key.Value() != "hunter2-tls" {
+	if cert.Value() != "CERT\nCHAIN" || key.Value() != "hunter2-tls\n" {
 		t.Errorf("rereading changed the configuration: %q", cert.Value())
 	}
 }

@@ -53,14 +53,14 @@ func aFile(mode fs.FileMode, text string) *fstest.MapFile {
 func disk() fstest.MapFS {
 	return fstest.MapFS{
 		"tls/tls.crt":    aFile(0o644, "CERT\nCHAIN\n"),
-		"tls/tls.key":    aFile(0o640, "hunter2-tls\n"),
+		"tls/tls.key":    aFile(0o640, "hunter2-tls\n\n"),
 		"keys/b":         aFile(0o600, "hunter2-b\n"),
 		"keys/a":         aFile(0o440, "hunter2-a\r\n"),
 		"keys/..data/x":  aFile(0o600, "hunter2-hidden"),
 		"keys/.swp/deep": aFile(0o600, "hunter2-hidden"),
 		"keys/.key":      aFile(0o666, "hunter2-hidden"),
 		"issuer":         aFile(0o644, "https://sso.example.com/\n"),
-		"secret":         aFile(0o600, "hunter2\n\n"),
+		"secret":         aFile(0o600, "hunter2\n"),
 		"logo.png":       aFile(0o644, "PNG"),
 	}
 }
@@ -85,9 +85,9 @@ func TestReferencesAreReadOnlyByResolve(t *testing.T) {
 		"host":          {c.Routes[0].Host, "app.example.com"},
 		"issuer":        {p.Issuer, "https://sso.example.com/"},
 		"client_id":     {p.ClientID, "client"},
-		"client_secret": {p.ClientSecret.Value(), "hunter2\n"}, // one newline is dropped, not two
+		"client_secret": {p.ClientSecret.Value(), "hunter2"},
 		"cert":          {c.Listen.HTTPS.Cert.Value(), "CERT\nCHAIN"},
-		"key":           {c.Listen.HTTPS.Key.Value(), "hunter2-tls"},
+		"key":           {c.Listen.HTTPS.Key.Value(), "hunter2-tls\n"}, // one newline is dropped, not two
 		"logo":          {c.Pages.Logo.Value() + c.Pages.LogoType, "PNGimage/png"},
 	} {
 		if pair[0] != pair[1] {
@@ -104,6 +104,14 @@ func TestReferencesAreReadOnlyByResolve(t *testing.T) {
 		t.Errorf("keys\n%s, want\n%s", got, want)
 	}
 	neverShown(t, c)
+}
+
+// A secret with more around it than the line break that editors add would be sent with it.
+const notOneSecret = "15:20: providers[0].client_secret: the value of file /run/../secret must be a client secret " +
+	"in one line: UTF-8 text without a blank, a line break or a byte order mark around it"
+
+func secretIs(text string) func(map[string]string, fstest.MapFS) {
+	return func(_ map[string]string, f fstest.MapFS) { f["secret"] = aFile(0o600, text) }
 }
 
 // P15: a value that cannot be had is a fault at the reference, never an empty
@@ -123,6 +131,10 @@ func TestP15_EachReferenceThatCannotBeReadIsAFault(t *testing.T) {
 			"15:20: providers[0].client_secret: file /run/../secret does not exist"},
 		"file empty": {func(_ map[string]string, f fstest.MapFS) { f["secret"] = aFile(0o600, "\n") },
 			"15:20: providers[0].client_secret: file /run/../secret is empty"},
+		"blank behind the secret":           {secretIs("hunter2 \r\n"), notOneSecret},
+		"line break behind the secret":      {secretIs("hunter2\n\n"), notOneSecret},
+		"byte order mark before the secret": {secretIs("\ufeffhunter2\n"), notOneSecret},
+		"secret in UTF-16":                  {secretIs("\xff\xfeh\x00u\x00n\x00t\x00e\x00r\x00\n\x00"), notOneSecret},
 		"file for everybody": {func(_ map[string]string, f fstest.MapFS) { f["secret"].Mode = 0o644 },
 			"15:20: providers[0].client_secret: everybody on this machine can read file /run/../secret (mode 0644): " +
 				"run chmod o-r, or give the Kubernetes volume defaultMode 0440"},
