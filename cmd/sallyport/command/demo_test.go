@@ -127,7 +127,10 @@ func saysAll(t *testing.T, page testenv.Page, status int, words ...string) {
 // What the demo promises of grants, as a person does it: connect, read, fail to write, and
 // disconnect. No token is ever on a page.
 func TestTheDemoAppReadsACalendarThatIsLentToIt(t *testing.T) {
-	at := startDemo(t)
+	at, out := watchDemo(t)
+	if strings.Contains(out.String(), "level=WARN") { // the page to open would be far above
+		t.Errorf("it warns of itself:\n%s", out)
+	}
 	b := testenv.NewBrowser(t, nil)
 	page := b.SignIn(b.Open(at+"/.sallyport/login?provider=demo&return_to=/calendar"), "mira")
 	saysAll(t, page, 200, "not connected", "You have not lent this app a calendar yet",

@@ -67,6 +67,7 @@ func serveFile(ctx context.Context, c *console, path string) error {
 	log := asynclog.Open(c.stdout, c.stderr, logLevel(first.Config.Log.Level), first.Config.Log.Format)
 	defer log.Close()
 	limitMemory(c.env, memlimit.FromCgroup, log.Logger)
+	logWarnings(log.Logger, warnings(first.Config), nil)
 	s, err := start(ctx, c, first.Config, first.Secrets, log)
 	if err != nil {
 		return err
@@ -94,7 +95,8 @@ func (c *console) serviceManager(log *slog.Logger) *systemd.Notifier {
 	})
 }
 
-// serve runs a configuration until ctx is done.
+// serve runs the demo's configuration until ctx is done. That its secrets stand in it is no
+// news: its people and their accounts are invented.
 func serve(ctx context.Context, c *console, cfg *config.Config, log *asynclog.Log) error {
 	sec, err := assemble.Resolve(cfg, c.env)
 	if err != nil {
@@ -125,7 +127,6 @@ type serving struct {
 // answered before run.
 func start(ctx context.Context, c *console, cfg *config.Config, sec *assemble.Secrets,
 	log *asynclog.Log) (_ *serving, err error) {
-	logWarnings(log.Logger, warnings(cfg), nil)
 	s := &serving{log: log, metrics: newRegistry(), ready: &atomic.Bool{}}
 	log.Measure(s.metrics)
 	s.audit = &auditStream{console: c, log: log.Logger, lost: auditLost(s.metrics)}
