@@ -459,6 +459,12 @@ func TestWhatIsEasilyOverlookedLetsNobodyIn(t *testing.T) {
 		"services: {a: {image: oauth2-proxy, extends: {service: b}, command: ['--email-domain=*']}}\n",
 		"services: {a: {image: oauth2-proxy, command: ['--email-domain=*', --google-group: a@example.com]}}\n",
 		"extraArgs: [--provider=google, --google-group: a@example.com]\n",
+		"services: {oauth2-proxy: {build: ., command: ['--email-domain=*']}}\n",
+		"kind: Pod\napiVersion: v1\nspec: {containers: [{name: oauth2-proxy, args: ['--email-domain=*']}]}\n---\n" +
+			"kind: Kustomization\napiVersion: kustomize.config.k8s.io/v1beta1\npatches: [{path: a.yaml}]\n",
+		"kind: ConfigMap\napiVersion: v1\nmetadata: {name: oauth2-proxy}\ndata: {config: 'google_groups = [\"a@example.com\"]'," +
+			" oauth2-proxy.cfg: 'email_domains = [\"*\"]'}\n---\nkind: Pod\napiVersion: v1\n" +
+			"spec: {containers: [{name: oauth2-proxy, args: [--config=/etc/config]}]}\n",
 		release + "spec: {chart: {spec: {valuesFiles: [a.yaml]}}, values: {extraArgs: {provider: google}}}\n",
 		"kind: Pod\napiVersion: v1\nspec: {initContainers: [{name: oauth2-proxy, " +
 			"args: ['--email-domain=*', '--google-group=a@example.com']}]}\n",

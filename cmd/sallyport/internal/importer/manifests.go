@@ -44,7 +44,13 @@ func (f *file) manifest(root *yaml.Node) error {
 				return err
 			}
 		}
-	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job":
+	case "Kustomization":
+		for _, p := range f.pairs(root) {
+			if strings.Contains(strings.ToLower(p.key), "patch") || strings.HasSuffix(p.key, "Generator") {
+				f.unknown(f.name, f.line(p.at), p.key, "changes what other files say: import what `kustomize build` prints")
+			}
+		}
+	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Rollout", "DeploymentConfig":
 		return f.pod(f.get(root, "spec", "template", "spec"))
 	case "Pod":
 		return f.pod(f.get(root, "spec"))
@@ -283,6 +289,10 @@ func (f *file) compose(root *yaml.Node) error {
 		if from := f.get(p.value, "env_file"); from != nil {
 			f.elsewhere = append(f.elsewhere, elsewhere{f.name, f.line(from), "env_file", ""})
 		}
+		if from := f.get(p.value, "build"); from != nil {
+			f.unknown(f.name, f.line(from), "build", "its Dockerfile may say more (ENV, CMD): write what it says into "+
+				"the service, without build")
+		}
 		if from := f.get(p.value, "extends"); from != nil {
 			f.unknown(f.name, f.line(from), "extends", "the other service may say more: import what `docker compose "+
 				"config` prints")
@@ -293,6 +303,7 @@ func (f *file) compose(root *yaml.Node) error {
 
 // configMap reads the files and variables of oauth2-proxy in a ConfigMap.
 func (f *file) configMap(root *yaml.Node) error {
+	own, _ := scalar(f.get(root, "metadata", "name"))
 	for _, p := range f.pairs(f.get(root, "data")) {
 		value, ok := scalar(p.value)
 		if !ok {
@@ -306,7 +317,7 @@ func (f *file) configMap(root *yaml.Node) error {
 		ours := isProxyName(name) || strings.HasSuffix(name, ".cfg") || strings.Contains(name, "email")
 		body, before := f.embedded(p.value)
 		switch what := formOf(body); {
-		case !ours:
+		case !ours && (what != formTOML || !isProxyName(own)): // --config may name any key
 		case what == formTOML:
 			if err := f.readTOML(f.name, body, before); err != nil {
 				return err
