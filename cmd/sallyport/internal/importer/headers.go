@@ -100,8 +100,8 @@ func (m *mapping) alphaToldHeaders() {
 			m.refuse(h.from, "is the same for everybody, and Sallyport's headers tell of people: set it in the proxy "+
 				"before the app")
 		case h.values == 0 && !h.response:
-			m.refuse(h.from, "takes away what a client sends under this name: no route says that, but identity headers "+
-				"of known names never pass")
+			m.refuse(h.from, "takes away what a client sends under this name: no route says that, but identity "+
+				"headers of known names never pass")
 		case h.values != 1 || h.prefix != "":
 			m.refuse(h.from, "is put together of several parts: a header carries one claim here")
 		case strings.EqualFold(h.name, "Authorization"):

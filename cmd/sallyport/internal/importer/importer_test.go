@@ -459,6 +459,8 @@ func TestWhatIsEasilyOverlookedLetsNobodyIn(t *testing.T) {
 		"services: {a: {image: oauth2-proxy, extends: {service: b}, command: ['--email-domain=*']}}\n",
 		"services: {a: {image: oauth2-proxy, command: ['--email-domain=*', --google-group: a@example.com]}}\n",
 		"extraArgs: [--provider=google, --google-group: a@example.com]\n",
+		"command=\"/bin/oauth2-proxy\"\ncommand_args=\"--google-group=a@example.com\"\n",
+		"[program:sso]\nenvironment=OAUTH2_PROXY_GOOGLE_GROUPS=\"a@example.com\"\ncommand=/bin/" + run + "\n",
 		"services: {oauth2-proxy: {build: ., command: ['--email-domain=*']}}\n",
 		"kind: Pod\napiVersion: v1\nspec: {containers: [{name: oauth2-proxy, args: ['--email-domain=*']}]}\n---\n" +
 			"kind: Kustomization\napiVersion: kustomize.config.k8s.io/v1beta1\npatches: [{path: a.yaml}]\n",
@@ -490,6 +492,8 @@ func TestTheCommandIsFoundAmongWhatHasItsName(t *testing.T) {
 		"export " + domains + "\ncd /opt/oauth2-proxy\nexec ./oauth2-proxy" + flags,
 		"docker rm -f oauth2-proxy\n" + run + " quay.io/oauth2-proxy/oauth2-proxy:v7" + flags + "\ndocker logs oauth2-proxy",
 		run + " quay.io/oauth2-proxy/oauth2-proxy@sha256:aa /bin/oauth2-proxy --cookie-name oauth2-proxy" + flags,
+		"[Service]\nEnvironment=" + domains + "\nExecStart=\nExecStart=/bin/oauth2-proxy" + flags,
+		"[program:oauth2-proxy]\ncommand=/bin/oauth2-proxy --email-domain=*" + flags + "\nautostart=true\n",
 		domains + " sudo -u oauth2-proxy oauth2-proxy" + flags + " > /var/log/oauth2-proxy",
 		"client_id = \"oauth2-proxy\"\nprovider = \"oidc\"\noidc_issuer_url = \"https://sso.example.com\"\n" +
 			"email_domains = [\"*\"]\nallowed_groups = [\"staff\"]\n",

@@ -47,7 +47,8 @@ func (f *file) manifest(root *yaml.Node) error {
 	case "Kustomization":
 		for _, p := range f.pairs(root) {
 			if strings.Contains(strings.ToLower(p.key), "patch") || strings.HasSuffix(p.key, "Generator") {
-				f.unknown(f.name, f.line(p.at), p.key, "changes what other files say: import what `kustomize build` prints")
+				f.unknown(f.name, f.line(p.at), p.key, "changes what other files say: import what `kustomize build` "+
+					"prints")
 			}
 		}
 	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Rollout", "DeploymentConfig":

@@ -281,9 +281,12 @@ func hasPrefix(runes []rune, s string) bool {
 	return len(runes) >= len(s) && string(runes[:len(s)]) == s
 }
 
+// startKey is what stands before a command in a unit of systemd and in a program of supervisord.
+var startKey = regexp.MustCompile(`(?m)(^[ \t]*ExecStart=)|(^[ \t]*command[ \t]*=)[ \t]*([^"'\s]\S*[ \t]+-)`)
+
 // readCommand reads flags, each on a line or in one command.
 func (s *sources) readCommand(name, body string) error {
-	all := words(strings.ReplaceAll(body, "ExecStart=", "ExecStart= "))
+	all := words(startKey.ReplaceAllString(body, "$1$2 $3"))
 	found := commands(all)
 	var with []command
 	for _, c := range found {
@@ -385,6 +388,8 @@ func (s *sources) around(file string, all []word, begin, end int) {
 			s.variableWord(file, word{text: text, line: w.line})
 		case i < begin && strings.HasPrefix(text, "--env-file"):
 			s.elsewhere = append(s.elsewhere, elsewhere{file, w.line, "--env-file", ""})
+		case strings.HasPrefix(text, "environment=") && strings.Contains(text, envPrefix): // of supervisord
+			s.unknown(file, w.line, "environment", "is not read here: give its variables too, each on a line of a file")
 		case strings.HasPrefix(text, "EnvironmentFile="):
 			s.elsewhere = append(s.elsewhere, elsewhere{file, w.line, "EnvironmentFile", ""})
 		case i < begin && w.first && (text == "." || text == "source"):
