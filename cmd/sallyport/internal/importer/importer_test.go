@@ -537,6 +537,7 @@ func TestWhatCannotBeReadIsSaidWithItsLineAndWithoutItsWords(t *testing.T) {
 		"provider = \"oidc\"\nkey = \"\x00\"\n": "in:2: has a control character",
 		"services: {a: {image: oauth2-proxy}, b: {image: oauth2-proxy}}\n":             "in:1: is a second oauth2-proxy",
 		"oauth2-proxy --email-domain=a.example &\noauth2-proxy --email-domain='*'\n":   "in:2: is a second oauth2-proxy",
+		"OAUTH2_PROXY_PROVIDER: oidc\nOAUTH2_PROXY_CLIENT_ID: oauth2-proxy\n":          "in:1: is in no form",
 		"FROM quay.io/oauth2-proxy/oauth2-proxy\nCMD [\"--email-domain=a.example\"]\n": "in:1: is in no form",
 		"client_secret = {a = \"KEEP-OUT\"}\n":                                         "in:1: is neither a text",
 		"kind: Service\napiVersion: v1\n":                                              "nothing of oauth2-proxy's is configured in in",

@@ -100,7 +100,7 @@ func formOf(body string) form {
 		return formTOML
 	}
 	// A command whose first lines are something else, as in a unit of systemd or a script.
-	yamlKey := regexp.MustCompile(`(?m)^\s*[A-Za-z-]+:(\s|$)`)
+	yamlKey := regexp.MustCompile(`(?m)^\s*[A-Za-z0-9_.-]+:(\s|$)`)
 	if !noCommand && program.MatchString(body) && !yamlKey.MatchString(body) {
 		return formFlags
 	}
