@@ -46,6 +46,10 @@ const (
 	barrenTime = 4 * streamPoll
 	// maxOpens is how often one request has connections of HTTP/2 opened.
 	maxOpens = 3
+
+	// unreadPerStream is how much of an answer over HTTP/2 is taken in before somebody reads it.
+	// net/http's transport takes 4 MiB, and a client that reads nothing can have a hundred streams.
+	unreadPerStream = 512 << 10
 )
 
 // Transport is an http.RoundTripper with a pool of connections. It is safe for
@@ -116,6 +120,10 @@ func New(base *http.Transport, o Options) *Transport {
 	}
 	t.greet = t.wait
 	t.base.IdleConnTimeout = t.idle // of HTTP/2
+	if t.base.HTTP2 == nil {
+		t.base.HTTP2 = &http.HTTP2Config{}
+	}
+	t.base.HTTP2.MaxReceiveBufferPerStream = unreadPerStream
 	dial := base.DialContext
 	if dial == nil {
 		dial = new(net.Dialer).DialContext

@@ -354,3 +354,39 @@ func TestWhoGivesUpEndsNobodyElsesRequest(t *testing.T) {
 		t.Errorf("who stays: %v, and %d requests arrived", err, arrived.Load())
 	}
 }
+
+// Who reads an answer holds it back: of one that nobody reads, a bounded part is in memory.
+// golang/go #56315 and envoy #6727 are about proxies that kept megabytes for each.
+func TestP17_OfAnAnswerThatNobodyReadsLittleIsKept(t *testing.T) {
+	t.Parallel()
+	const piece = 64 << 10
+	for _, way := range []string{"h2c", "h2"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			var sent atomic.Int64
+			srv, transport := serve(t, way, func(*httptest.Server) {}, func(w http.ResponseWriter, r *http.Request) {
+				for r.Context().Err() == nil {
+					n, err := w.Write(make([]byte, piece))
+					if err != nil {
+						return
+					}
+					sent.Add(int64(n))
+				}
+			})
+			r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL, nil)
+			testenv.Check(t, err)
+			res, err := transport.RoundTrip(r)
+			testenv.Check(t, err)
+			defer res.Body.Close()
+			testenv.Eventually(t, "as much is sent as is taken in", func() bool {
+				return sent.Load() >= unreadPerStream-piece
+			})
+			for range 20 { // it stays so
+				time.Sleep(5 * time.Millisecond)
+				if n := sent.Load(); n > unreadPerStream+2*piece {
+					t.Fatalf("%d KiB were sent to nobody", n>>10)
+				}
+			}
+		})
+	}
+}
