@@ -207,9 +207,15 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, body any) {
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-store")
 	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // they are ours, and of plain values
+	}
+	text = append(text, '\n')
+	h.Set("Content-Length", strconv.Itoa(len(text))) // else the end of it waits for TakeIn
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_ = json.NewEncoder(w).Encode(body) // the client is gone if this fails
+		_, _ = w.Write(text) // fails only if the client is gone
 	}
 }
 

@@ -209,6 +209,57 @@ func TestP17_ABodyIsNoLargerThanARouteTakes(t *testing.T) {
 	}
 }
 
+// Closing with bytes unread resets the connection, and what we have answered is lost with it:
+// caddy #4558 and fasthttp #1348 are about a 413 that browsers show as an error of the network.
+func TestWhyALargeUploadIsRefusedIsReadThoughItGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		o       setup
+		headers string
+		who     bool
+		want    int
+	}{
+		"nobody signed in, a program": {want: 401},
+		"nobody signed in, a form": {headers: "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n" +
+			"Accept: text/html\r\n", want: 401},
+		"too large":      {o: setup{MaxBody: 1000}, who: true, want: 413},
+		"no app answers": {o: setup{App: playApp(t, func(*appPeer) {})}, who: true, want: 502},
+	} {
+		for _, framing := range []string{"Content-Length: 2000000", "Transfer-Encoding: chunked"} {
+			if tt.want == 502 && strings.HasSuffix(framing, "chunked") {
+				continue // net/http reads no more chunks after the read that ends because the app has hung up
+			}
+			t.Run(name+", "+framing, func(t *testing.T) {
+				t.Parallel()
+				s := newTestSite(t, tt.o)
+				if tt.who {
+					tt.headers += "Cookie: " + s.mint(t, alice()) + "\r\n"
+				}
+				w := s.wire(t)
+				w.dial()
+				_, err := io.WriteString(w.conn, "POST /x HTTP/1.1\r\nHost: "+s.host+"\r\n"+tt.headers+framing+"\r\n\r\n")
+				testenv.Check(t, err)
+				piece := strings.Repeat("x", 100000)
+				if strings.HasSuffix(framing, "chunked") {
+					piece = "186a0\r\n" + piece + "\r\n"
+				}
+				for range 20 { // longer than net/http waits by itself, which is half a second
+					time.Sleep(50 * time.Millisecond)
+					if _, err := io.WriteString(w.conn, piece); err != nil {
+						t.Fatalf("the connection was reset: %v", err)
+					}
+				}
+				res, err := http.ReadResponse(w.in, nil)
+				testenv.Check(t, err)
+				_, err = io.ReadAll(res.Body)
+				if res.StatusCode != tt.want || err != nil || !res.Close || res.ContentLength < 0 {
+					t.Errorf("answered %d, %d bytes, close %v; %v", res.StatusCode, res.ContentLength, res.Close, err)
+				}
+			})
+		}
+	}
+}
+
 // RFC 9110 §9.2.2: what met a dead connection is sent again if nothing of it was
 // sent, or if its method is safe. What a client says of its request (a key) does
 // not make the app see it once.

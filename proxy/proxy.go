@@ -172,6 +172,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := p.serve(c, r, ev); err != nil {
 		p.fail(c, r, ev, err)
 	}
+	p.relay.TakeIn(c)
 }
 
 // recoverPanic turns a bug of ours into one 500. http.ErrAbortHandler is no bug

@@ -42,6 +42,7 @@ type Client struct {
 	protocol  int       // major version of HTTP
 	requestID [1]string // the value of X-Request-Id, as a header has it
 	last      bool      // no more requests on this connection
+	leftover  io.Reader // the request's body, which is not read; nil: it is, or net/http does that
 
 	writeMu     sync.Mutex // held for every write and flush
 	status      int        // of the answer; 0: none yet
@@ -294,6 +295,44 @@ func (c *Client) AnswerWithoutBody(r *http.Request) {
 	c.closeAfter()
 	c.setOwnHeaders()
 	_ = c.SetReadDeadline(time.Now().Add(bodyTimeout))
+	if c.protocol == 1 && (r.ContentLength < 0 || r.ContentLength > readByServer) {
+		c.leftover = r.Body
+	}
+}
+
+// readByServer is how much of a body net/http reads by itself after an answer. Where more is to
+// come, it reads nothing, and closes half a second later.
+const readByServer = 256 << 10
+
+// TakeIn is for the end of the handler, after AnswerWithoutBody and the answer. It takes in what
+// the client still sends.
+func (r *Relay) TakeIn(c *Client) {
+	if c.leftover != nil && c.phase.Load() == phaseAnswering {
+		c.drain(c.leftover, r.buffers)
+	}
+}
+
+// clientSilence is how long a client may send nothing before we assume that it waits
+// for the end of a chunked answer, which is written only after the last read.
+const clientSilence = 500 * time.Millisecond
+
+// drain takes in what a client of HTTP/1 still sends after an answer, for a while: closing
+// with bytes unread resets the connection, and with it goes the answer that the client
+// has not read yet (RFC 9112 §9.6).
+func (c *Client) drain(body io.Reader, buffers *bufferPool) {
+	c.flush()
+	buf := buffers.Get()
+	defer buffers.Put(buf)
+	silence := bodyTimeout
+	if c.Header()["Content-Length"] == nil {
+		silence = clientSilence
+	}
+	for until := time.Now().Add(bodyTimeout); time.Now().Before(until); {
+		_ = c.SetReadDeadline(time.Now().Add(silence))
+		if _, err := body.Read(buf); err != nil {
+			return
+		}
+	}
 }
 
 // fullDuplex keeps net/http from swallowing the rest of a body before an early

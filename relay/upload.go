@@ -240,13 +240,7 @@ func (u *upload) replay() (io.ReadCloser, error) {
 	}{io.MultiReader(bytes.NewReader(u.head), rest), u}, nil
 }
 
-// clientSilence is how long a client may send nothing before we assume that it waits
-// for the end of a chunked answer, which is written only after the last read.
-const clientSilence = 500 * time.Millisecond
-
-// drain takes in what a client still sends after an early answer, for a while:
-// closing with bytes unread resets the connection, and with it goes the answer
-// that the client has not read yet (RFC 9112 §9.6).
+// drain takes in what a client still sends after an early answer, for a while.
 func (u *upload) drain(buffers *bufferPool) {
 	if u == nil || u.is(uploadEnded) || u.is(uploadBroken) {
 		return
@@ -255,19 +249,7 @@ func (u *upload) drain(buffers *bufferPool) {
 	if u.request.ProtoMajor > 1 {
 		return // a stream of its own can be reset alone
 	}
-	u.client.flush()
-	buf := buffers.Get()
-	defer buffers.Put(buf)
-	silence := bodyTimeout
-	if u.client.Header()["Content-Length"] == nil {
-		silence = clientSilence
-	}
-	for until := time.Now().Add(bodyTimeout); time.Now().Before(until); {
-		_ = u.client.SetReadDeadline(time.Now().Add(silence))
-		if _, err := u.body.Read(buf); err != nil {
-			return
-		}
-	}
+	u.client.drain(u.body, buffers)
 }
 
 // unfinished reports whether some of the body may still be on its way.
