@@ -754,6 +754,36 @@ func TestP17_AClientThatNeverReadsIsDisconnected(t *testing.T) {
 	}
 }
 
+// Over HTTP/2 a client says how much it takes, and one that takes nothing ends with its
+// stream, however short the answer is.
+func TestP17_AnHTTP2ClientThatTakesNothingLosesItsStream(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{2, 3000, 30000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			s := newTestSite(t, setup{H2C: true, Idle: time.Second})
+			s.app.Respond(reply("", strings.Repeat("x", size)))
+			w := s.wire(t)
+			w.dial()
+			out := bytes.NewBufferString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+			writeFrame(out, 4, 0, 0, []byte{0, 4, 0, 0, 0, 0}) // SETTINGS_INITIAL_WINDOW_SIZE: 0
+			out.Write(testenv.Header2(true, ":method", "GET", ":scheme", "http", ":authority", s.host,
+				":path", "/open")(1))
+			_, err := w.conn.Write(out.Bytes())
+			testenv.Check(t, err)
+			for kind := byte(0); kind != 3; { // RST_STREAM
+				var head [9]byte
+				if _, err := io.ReadFull(w.in, head[:]); err != nil {
+					t.Fatalf("the stream goes on: %v", err)
+				}
+				kind = head[3]
+				_, err := w.in.Discard(int(head[0])<<16 | int(head[1])<<8 | int(head[2]))
+				testenv.Check(t, err)
+			}
+		})
+	}
+}
+
 // Our own answers have a limit of their own.
 func TestP17_AClientThatDoesNotReadOurOwnAnswerIsDisconnected(t *testing.T) {
 	t.Parallel()

@@ -77,11 +77,9 @@ func (a *answer) pass(res *http.Response, unread bool) error {
 		return err
 	}
 	sendTrailers(h, res)
-	if a.request.ProtoMajor == 1 {
-		// net/http sends the last bytes when the handler has returned and the watch is
-		// stopped, so they get a deadline of their own.
-		a.client.readWithin(a.order.Idle)
-	}
+	// net/http sends the last bytes when the handler has returned and the watch is stopped, so
+	// they get a deadline of their own.
+	a.client.readWithin(a.order.Idle)
 	return nil
 }
 
