@@ -100,14 +100,15 @@ func (h *handOffs) leave(
 // Nothing but a page waits for that, and none whose address is too long to come back to. A
 // browser that did not keep what it was handed a few times in a row goes on with what it
 // has.
+//
+// A scheme of https counts for nothing: browsers send the session cookie of such a site over
+// https only, so that of who has one a proxy says http where TLS ends before it, as
+// ingress-nginx does behind a load balancer.
 func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session, here string) bool {
-	if !opensPage(r) {
+	if !opensPage(r) || at.scheme == "http" && ev.facts.Scheme != at.scheme {
 		return false
 	}
 	if h.sessions.Shared(at.host) {
-		if ev.facts.Scheme != at.scheme {
-			return false
-		}
 		_, asks := h.asksAgain(r, ev, at, s, here)
 		return asks
 	}
@@ -116,7 +117,7 @@ func (h *handOffs) due(r *http.Request, ev *event, at *site, s *session.Session,
 		h.process.handOffs.sessionKept(key)
 		return false
 	}
-	return !ev.dotted && ev.facts.Scheme == at.scheme && at.returnTo(here) == here &&
+	return !ev.dotted && at.returnTo(here) == here &&
 		(key == "" || !h.process.handOffs.looping(key))
 }
 

@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 )
 
@@ -165,6 +167,37 @@ func TestRenewingHandsTheSessionOverAgain(t *testing.T) {
 		b.Open(to)
 	}
 	t.Error("it never goes on with what it has")
+}
+
+// So it does where TLS ends before the proxy in front, which then names http, as ingress-nginx
+// behind a load balancer does. Otherwise the host's session would never be confirmed again: not
+// at the public host, and not at the provider (reauth_after). Browsers send a session cookie of
+// an https site over https only, so whoever has one is there.
+func TestP11_ASessionIsHandedOverAgainWhereTLSEndsBefore(t *testing.T) {
+	t.Parallel()
+	for _, domain := range []string{"", "site.localhost"} {
+		host, public := "wiki.site.localhost", "app.site.localhost"
+		everybody := authz.Access{Authenticated: true}
+		s := newTestSite(t, setup{Public: "https://" + public, Domain: domain,
+			Login: &asksAgain{LoginProvider: everybodyIs(alice())},
+			Routes: []authz.Route{{Name: "app", Host: public, Path: "/", Access: everybody},
+				{Name: "wiki", Host: host, Path: "/", Access: everybody}},
+			Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
+		here := s.sessions.Start(alice())
+		if domain == "" {
+			here = s.sessions.HandedOver(here, host)
+		}
+		h := headerWriter{}
+		testenv.Check(t, s.sessions.Write(h, host, here))
+		cookie, _, _ := strings.Cut(http.Header(h).Get("Set-Cookie"), ";")
+		s.clock.Advance(16 * time.Minute)
+		for _, path := range []string{prefix + "/renew?return_to=%2Fdeep", "/deep"} {
+			a := s.get(t, "http://"+s.addr+path, navigate("Host: "+host, "X-Forwarded-Proto: http", "Cookie: "+cookie)...)
+			if to := a.header.Get("Location"); !strings.HasPrefix(to, "https://"+public+prefix+"/handoff?want=") {
+				t.Errorf("cookies of the domain %q, %s: %d to %q", domain, path, a.status, to)
+			}
+		}
+	}
 }
 
 func withPath(all []*http.Cookie) (out []*http.Cookie) {
