@@ -75,7 +75,7 @@ func (d *Door) forward(ev *event, by *dialect, q *question, admitted *admission.
 	if !by.removes && by != grpcDialect {
 		return a
 	}
-	a.remove = append(d.set.absent(q.header), q.aliases...)
+	a.remove = append(d.set.absent(q.header), q.toRemove...)
 	if admitted.Route.Access.AsksMethod() {
 		a.remove = append(a.remove, q.overrides...)
 	}

@@ -27,12 +27,29 @@ func (d *Door) readCheck(message []byte) (question, error) {
 	if err != nil {
 		return question{method: l.method}, err
 	}
+	if !onlyHop(header["X-Forwarded-For"], l.client) {
+		l.client = ""
+	}
 	if header["X-Forwarded-Proto"] != nil { // over HTTP/2 the client chooses the scheme
 		if l.scheme, err = single(header, "X-Forwarded-Proto"); err != nil {
 			return question{method: l.method}, err
 		}
 	}
 	return grpcDialect.question(d, l, header)
+}
+
+// onlyHop reports whether nobody stands behind who is connected to Envoy: that is the source
+// of a Check, whatever trusted hops Envoy is told of (Envoy's check_request_utils.cc). So behind
+// a balancer all clients would have the balancer's address, and any of them would be from
+// within. Envoy adds the source itself to what X-Forwarded-For says.
+func onlyHop(forwardedFor []string, source string) bool {
+	switch len(forwardedFor) {
+	case 0:
+		return true
+	case 1:
+		return parseClient(forwardedFor[0]) == parseClient(source)
+	}
+	return false
 }
 
 // checkHeader is the header of the request that is asked about. Envoy sends it as a map,

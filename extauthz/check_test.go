@@ -84,7 +84,7 @@ func TestP04_OfACheckOnlyItsRequestCounts(t *testing.T) {
 		"everything else": func(c *authv3.CheckRequest, asked *authv3.AttributeContext_HttpRequest) {
 			asked.Query, asked.Fragment, asked.Body, asked.RawBody = "x=/open", "y", "z", []byte("z")
 			asked.Headers["x-original-url"], asked.Headers["x-forwarded-uri"] = "https://evil.example/open", "/open"
-			asked.Headers["x-forwarded-host"], asked.Headers["x-forwarded-for"] = "evil.example", "10.0.0.1"
+			asked.Headers["x-forwarded-host"], asked.Headers["x-forwarded-for"] = "evil.example", "192.0.2.9"
 			asked.Headers["x-envoy-external-address"], asked.Headers["x-forwarded-method"] = "10.0.0.1", "OPTIONS"
 			a := c.Attributes
 			a.ContextExtensions = map[string]string{"path": "/open", "user": "root"}
@@ -107,6 +107,41 @@ func TestP04_OfACheckOnlyItsRequestCounts(t *testing.T) {
 			q.header.Get("Cookie") != "a=1" {
 			t.Errorf("%s: %+v", name, q)
 		}
+	}
+}
+
+// Of whom Envoy has a connection is the client only if nobody stands behind them. Behind a
+// balancer, all of the internet would be from its network.
+func TestP04_ABalancerBeforeEnvoyIsNotTheClient(t *testing.T) {
+	for forwarded, known := range map[string]bool{"192.0.2.9": true, "::ffff:192.0.2.9": true, "": false,
+		"198.51.100.7": false, "198.51.100.7,192.0.2.9": false, "192.0.2.9, 192.0.2.9": false, "unknown": false} {
+		for _, raw := range []bool{false, true} {
+			q, err := readForTest(t, putX(func(_ *authv3.CheckRequest, a *authv3.AttributeContext_HttpRequest) {
+				a.Headers["x-forwarded-for"] = forwarded
+				if raw {
+					rawLines(a)
+				}
+			}))
+			if err != nil || q.client.IsValid() != known || q.facts.Client != q.client {
+				t.Errorf("X-Forwarded-For: %s: the client is %s, %v", forwarded, q.client, err)
+			}
+		}
+	}
+	q, err := readForTest(t, putX(func(_ *authv3.CheckRequest, a *authv3.AttributeContext_HttpRequest) {
+		a.Headers["x-forwarded-for"] = "192.0.2.9"
+		addRaw(a, "x-forwarded-for", "198.51.100.7")
+	}))
+	if err != nil || q.client.IsValid() {
+		t.Errorf("two lines: %s, %v", q.client, err)
+	}
+}
+
+// Over HTTP Envoy writes X-Envoy-External-Address for those only whom it does not count as
+// internal. The others can write it themselves.
+func TestP04_WhomEnvoyCountsAsInternalChoosesNoAddress(t *testing.T) {
+	if q, err := asked(t, "/envoy/x", append([]string{"X-Envoy-Internal: true"}, envoyLines...)...); err != nil ||
+		q.client.IsValid() {
+		t.Errorf("%s, %v", q.client, err)
 	}
 }
 
@@ -199,9 +234,9 @@ func TestP02_OtherSpellingsAreSeenForWhatTheyAre(t *testing.T) {
 		}
 	}))
 	testenv.Check(t, err)
-	slices.Sort(q.aliases)
+	slices.Sort(q.toRemove)
 	slices.Sort(q.overrides)
-	if got := strings.Join(q.aliases, " "); got != "x.sallyport_assertion x_forwarded_user x_original-url" {
+	if got := strings.Join(q.toRemove, " "); got != "x.sallyport_assertion x_forwarded_user x_original-url" {
 		t.Error(got)
 	}
 	if got := strings.Join(q.overrides, " "); got != "x-http-method-override x_method.override" {
@@ -456,7 +491,7 @@ func FuzzCheckRequest(f *testing.F) {
 				t.Errorf("%q: %q", name, lines)
 			}
 		}
-		for _, name := range append(q.aliases, q.overrides...) {
+		for _, name := range append(q.toRemove, q.overrides...) {
 			if name != strings.ToLower(name) || !identity.IsToken(name) {
 				t.Errorf("to be removed: %q", name)
 			}

@@ -17,9 +17,10 @@ type question struct {
 	facts  authz.Facts
 	header http.Header // of the request that is asked about, as far as it is read
 	client netip.Addr  // whose request it is; the zero Addr: not known
-	// overrides are headers that name another method than is judged, and aliases those that
-	// an app could take for ours, as they are spelt; of a dialect that can have them removed.
-	overrides, aliases []string
+	// overrides are headers that name another method than is judged, and toRemove those that
+	// an app could take for ours, or for a proxy's, as they are spelt; of a dialect that can
+	// have them removed.
+	overrides, toRemove []string
 	// demands are asked for by the proxy on top of what the route asks for.
 	demands []authz.Rule
 	// ownCompat: it is about a path of compat itself.
@@ -136,7 +137,9 @@ func readEnvoy(r *http.Request) (l line, err error) {
 	l.method, l.host, l.target = r.Method, r.Host, strings.TrimPrefix(r.RequestURI, envoyPath)
 	l.joined = true // without encode_raw_headers
 	l.scheme, err = single(r.Header, "X-Forwarded-Proto")
-	l.client = optional(r.Header, "X-Envoy-External-Address")
+	if r.Header["X-Envoy-Internal"] == nil {
+		l.client = optional(r.Header, "X-Envoy-External-Address")
+	} // else that is the client's own word: Envoy writes it for whom it does not count as internal
 	return l, err
 }
 

@@ -50,8 +50,10 @@ func TestTheGuideForEnvoyNamesAllThatIsRead(t *testing.T) {
 			slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 	}
 	for _, name := range slices.Concat(readNames[:], []string{"X-Forwarded-Proto", "X-Envoy-External-Address",
-		"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X_Forwarded_User", "X.Sallyport-Assertion",
-		"x_http_method_override", "X-Original_Url", "X+Forwarded!Groups"}) {
+		"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Envoy-Internal", "X_Forwarded_User", "X.Sallyport-Assertion",
+		"x_http_method_override", "X-Original_Url", "X+Forwarded!Groups", "X-Forwarded-Host", "X-Forwarded-Uri", "X-Original-URL",
+		"X-Rewrite-URL", "Forwarded", "Remote-User", "X-Auth-Request-User", "Proxy", "Script-Name",
+		"X-Middleware-Subrequest"}) {
 		if !told(strings.ToLower(name)) {
 			t.Errorf("%s is read, and Envoy does not tell it", name)
 		}
@@ -61,14 +63,15 @@ func TestTheGuideForEnvoyNamesAllThatIsRead(t *testing.T) {
 			t.Errorf("%s… is read, and Envoy does not tell it", prefix)
 		}
 	}
+	headers := identity.NewHeaders()
 	for _, name := range exact { // and nothing is told for nothing
 		canonical := http.CanonicalHeaderKey(name)
-		if !isRead(canonical) && !identity.IsMethodOverride(canonical) && name != "x-forwarded-proto" &&
-			name != "x-envoy-external-address" {
+		if !isRead(canonical) && !identity.IsMethodOverride(canonical) && name != "x-envoy-internal" &&
+			name != "x-envoy-external-address" && !headers.OnlyProxies(canonical) {
 			t.Errorf("%s is told, and nobody reads it", name)
 		}
 	}
-	for _, name := range []string{"transfer-encoding", "content-length", ":path", "x-forwarded-user", "user-agent"} {
+	for _, name := range []string{"transfer-encoding", "content-length", ":path", "x-real-ip", "user-agent"} {
 		if told(name) {
 			t.Errorf("%s is told", name)
 		}

@@ -64,13 +64,15 @@ func (d *Door) readHeader(q *question, h http.Header, strips bool) error {
 		}
 		switch {
 		case d.headers.IsAlias(name) && strips:
-			q.aliases = append(q.aliases, strings.ToLower(name))
+			q.toRemove = append(q.toRemove, strings.ToLower(name))
 		case d.headers.IsAlias(name):
 			return fmt.Errorf("a header that an app could take for another: %q", name)
 		case isRead(name):
 			continue
 		case identity.IsMethodOverride(name):
 			q.overrides = append(q.overrides, strings.ToLower(name))
+		case d.headers.OnlyProxies(name) && !slices.Contains(envoysOwn[:], name):
+			q.toRemove = append(q.toRemove, strings.ToLower(name))
 		}
 		delete(h, name)
 	}
@@ -83,6 +85,11 @@ func (d *Door) readHeader(q *question, h http.Header, strips bool) error {
 	q.header = h
 	return nil
 }
+
+// envoysOwn are headers that Envoy writes, or cleans, before it asks. What else there is of
+// the names by which proxies tell apps who somebody is, and address, host, path or method of
+// a request, is the client's.
+var envoysOwn = [...]string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Client-Cert"}
 
 // What is read of a request's header, besides what the dialects read themselves. The guide
 // for Envoy lists it.

@@ -231,6 +231,8 @@ type Headers struct {
 type stripped struct {
 	name string
 	kind strippedKind
+	// onlyProxies: it is one of alwaysStripped.
+	onlyProxies bool
 }
 
 type strippedKind int
@@ -244,34 +246,34 @@ const (
 // NewHeaders returns a list that strips every preset's names.
 func NewHeaders() *Headers {
 	h := &Headers{}
-	for _, n := range slices.Concat(alwaysStripped[:], othersHeaders[:], overrides[:]) {
+	for i, n := range slices.Concat(alwaysStripped[:], othersHeaders[:], overrides[:]) {
+		s := stripped{name: n, onlyProxies: i < len(alwaysStripped)}
 		if begin, more := strings.CutSuffix(n, "*"); more {
-			h.add(begin, prefixName)
-		} else {
-			h.add(n, wholeName)
+			s.name, s.kind = begin, prefixName
 		}
+		h.add(s)
 	}
 	// Content_Length and its like: a stranger's word for a header that frames the
 	// message, as soon as a CGI or WSGI server has folded it.
 	for _, n := range reserved {
-		h.add(n, aliasName)
+		h.add(stripped{name: n, kind: aliasName})
 	}
 	for _, p := range Presets() {
 		fields, _ := Preset(p)
 		for _, f := range fields {
-			h.add(fold(f.Header), wholeName)
+			h.add(stripped{name: fold(f.Header)})
 		}
 	}
 	return h
 }
 
 // add puts a name on the list, unless one there covers it.
-func (h *Headers) add(name string, kind strippedKind) {
-	list := &h.names[name[0]]
-	if slices.ContainsFunc(*list, func(s stripped) bool { return s.covers(name) }) {
+func (h *Headers) add(one stripped) {
+	list := &h.names[one.name[0]]
+	if slices.ContainsFunc(*list, func(s stripped) bool { return s.covers(one.name) }) {
 		return
 	}
-	*list = append(*list, stripped{name, kind})
+	*list = append(*list, one)
 }
 
 // HeaderSet is what one route tells its app.
@@ -297,7 +299,7 @@ func (h *Headers) Set(fields []Field) (HeaderSet, error) {
 		out = append(out, f)
 	}
 	for name := range seen {
-		h.add(name, wholeName)
+		h.add(stripped{name: name})
 		h.set = append(h.set, name)
 	}
 	for _, f := range out {
@@ -347,6 +349,17 @@ func (h *Headers) IsAlias(name string) bool {
 	folded := fold(name)
 	return slices.Contains(h.set, folded) || slices.ContainsFunc(forwarding[:], func(begin string) bool {
 		return strings.HasPrefix(folded, begin)
+	})
+}
+
+// OnlyProxies reports whether the header called name, in whatever spelling, is one that only
+// a proxy may write about a request. Those that are written here anyway are not.
+func (h *Headers) OnlyProxies(name string) bool {
+	if _, written := slices.BinarySearch(h.sent, name); name == "" || written || name == AssertionHeader {
+		return false
+	}
+	return slices.ContainsFunc(h.names[foldByte(name[0])], func(s stripped) bool {
+		return s.onlyProxies && s.covers(name)
 	})
 }
 

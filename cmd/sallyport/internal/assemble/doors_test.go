@@ -378,6 +378,10 @@ func sameHeaders(t *testing.T, c doorCase, dialect string, told, answer http.Hea
 			t.Errorf("%s: %s says %s: %q, and the front door %q", c, dialect, name, got, want)
 		}
 	}
+	if c.stripped {
+		name, _, _ := strings.Cut(c.lines[0], ":")
+		gone = append(gone, strings.ToLower(name))
+	}
 	if removed := answer.Get("X-Envoy-Auth-Headers-To-Remove"); dialect == "envoy" &&
 		removed != strings.Join(gone, ",") {
 		t.Errorf("%s: envoy is to remove %q, want %q", c, removed, gone)
@@ -588,6 +592,16 @@ func headerCases(host string) (all []doorCase) {
 			stripped: true, lines: []string{name + ": admins"}},
 			doorCase{method: "GET", host: host, target: "/open", want: "forward", asked: "deny", stripped: true,
 				lines: []string{name + ": admins"}})
+	}
+	// By these some apps let a proxy tell them address, host or path, in the place of what was
+	// judged, or who somebody is. Envoy is told to remove them.
+	for _, name := range []string{"X-Original-URL", "X-Original-Method", "X-Rewrite-URL", "X-Forwarded-Uri",
+		"X-Forwarded-Prefix", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Path", "Forwarded",
+		"X-Middleware-Subrequest", "Proxy", "Script-Name", "X-Auth-Request-User"} {
+		all = append(all, doorCase{method: "GET", host: host, target: "/x", who: "ann", want: "forward", stripped: true,
+			lines: []string{name + ": evil"}},
+			doorCase{method: "GET", host: host, target: "/open", want: "forward", stripped: true,
+				lines: []string{name + ": evil"}})
 	}
 	for _, line := range []string{"X-Original-URL: https://app.example.com/open", "X-Original-Uri: /open",
 		"X-Rewrite-Url: /open", "X-Forwarded-Uri: /open", "X-Forwarded-Host: static.example.com",
