@@ -182,6 +182,25 @@ func TestNginxPassesOnWhatSallyportSaysAndNothingElse(t *testing.T) {
 	}
 }
 
+// What a body may have, the location of an app says, as the guide has it: nginx holds the
+// length of a request against the limit of the question's location too, although no body is
+// sent there, and answered 500 (ingress-nginx #811).
+func TestNginxTakesUploadsThatALocationAllows(t *testing.T) {
+	t.Parallel()
+	raise := []string{"    location / {\n", "    client_max_body_size 1k;\n    location / {\n" +
+		"        client_max_body_size 10m;\n"}
+	asked, _ := behindThisNginx(t, guideBlock(t, nginxGuide, "nginx", raise...), "", "")
+	for name, c := range map[string]*corp{"as the guide says": asked,
+		"set up for oauth2-proxy": behindOAuth2Nginx(t, forwardedURI, raise...)} {
+		body := strings.Repeat("a", 8<<10)
+		resp, _ := c.raw(t, c.writes("POST", "/headers", "Cookie: "+c.signIn(t, "mira"),
+			fmt.Sprint("Content-Length: ", len(body)))+body)
+		if resp.StatusCode != 200 {
+			t.Errorf("%s: %s", name, resp.Status)
+		}
+	}
+}
+
 // COPY and MOVE are judged by both of their addresses, and what could name another one than
 // nginx passes on for nobody.
 func TestNginxPassesNobodyItIsNotSureOf(t *testing.T) {

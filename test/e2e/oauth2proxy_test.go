@@ -21,16 +21,16 @@ const (
 )
 
 // behindOAuth2Nginx is a site whose front is an nginx that was set up for oauth2-proxy, as
-// the guide says. It tells which address is asked for by line.
-func behindOAuth2Nginx(t *testing.T, line string) *corp {
+// the guide says. It tells which address is asked for by line; edit are further changes.
+func behindOAuth2Nginx(t *testing.T, line string, edit ...string) *corp {
 	t.Helper()
 	need(t, nginxProgram)
 	cert := need(t, world.cert)
 	return behindFront(t, oauth2Guide, func(t *testing.T, at addresses) *process {
-		block := guideBlock(t, oauth2Guide, "nginx", "listen 443 ssl;", "listen "+at.front+" ssl;",
+		block := guideBlock(t, oauth2Guide, "nginx", append(edit, "listen 443 ssl;", "listen "+at.front+" ssl;",
 			"app.example.com", publicHost, "wiki.example.com", otherSite, "/etc/ssl/app.crt", cert.certFile,
 			"/etc/ssl/app.key", cert.keyFile, "127.0.0.1:4180", at.public, "127.0.0.1:4182", at.asked,
-			"127.0.0.1:8080", at.app, forwardedURI, line)
+			"127.0.0.1:8080", at.app, forwardedURI, line)...)
 		return startNginx(t, at.dir, block)
 	})
 }
