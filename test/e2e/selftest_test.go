@@ -170,6 +170,7 @@ var nginxLines = map[string]map[string]string{
 		"proxy_set_header Connection \"\";":                                 onlyCost,
 		"proxy_pass_request_body off;":                                      unread,
 		"proxy_set_header Content-Length \"\";":                             unread,
+		"client_max_body_size 0;":                                           sameDefault,
 		"proxy_set_header Host sallyport;":                                  unread,
 		"proxy_set_header X-Original-URL $scheme://$http_host$request_uri;": itself,
 		"proxy_set_header X-Original-Method $request_method;":               itself,

@@ -12,6 +12,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -330,6 +332,36 @@ func TestP03_AllFrontDoorsAgree(t *testing.T) {
 				t.Errorf("%s: %s: %d %v", c, dialect, w.Code, w.Header())
 			}
 		}
+	}
+}
+
+// The annotation of ingress-nginx's guide is where a page is led whose session is to be renewed,
+// too: ingress-nginx passes no Location on. Its session must not end while it is in use.
+func TestTheGuideOfIngressNginxRenewsSessions(t *testing.T) {
+	guide, err := os.ReadFile("../../../../docs/fronts/ingress-nginx.md")
+	testenv.Check(t, err)
+	m := regexp.MustCompile(`/auth-signin: https://([^/]+)(\S+)\$escaped_request_uri\n`).FindSubmatch(guide)
+	if m == nil {
+		t.Fatal("there is no auth-signin")
+	}
+	d, host := newDoors(t), string(m[1])
+	ask := func(lines ...string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		d.process.ServeHTTP(w, parse("GET", string(m[2])+"%2Fx%3Fy%3D1",
+			append(slices.Concat(lines, page), "Host: "+host)...))
+		return w
+	}
+	c := doorCase{method: "GET", host: host, target: "/x?y=1", who: "idle", lines: page}
+	if got, w := c.ask(d, "verify"); got != "login navigation" ||
+		!strings.Contains(w.Header().Get("Location"), "/renew?") {
+		t.Fatalf("%s %v", got, w.Header())
+	}
+	w := ask("Cookie: " + d.cookies["idle "+host])
+	if to := w.Header().Get("Location"); to != "https://"+host+"/x?y=1" || w.Header().Get("Set-Cookie") == "" {
+		t.Errorf("to %q with the cookie %q", to, w.Header().Get("Set-Cookie"))
+	}
+	if to := ask().Header().Get("Location"); to != "https://"+host+"/.sallyport/login?return_to=%2Fx%3Fy%3D1" {
+		t.Errorf("nobody is led to %q", to)
 	}
 }
 
