@@ -170,6 +170,9 @@ func (d *Door) checkTarget(q *question, ev *event) error {
 
 // judge asks admission, and turns what it says into an answer.
 func (d *Door) judge(ctx context.Context, ev *event, by *dialect, q *question) *answer {
+	if q.facts.WebSocket && d.signIn.isPageOf(q.facts, q.facts.Origin) {
+		q.facts.Origin = q.facts.OwnOrigin()
+	}
 	admitted, err := d.admission.Admit(ctx,
 		admission.Request{Facts: q.facts, Header: q.header, MaxHeaders: by.mostTold()})
 	if err == nil && len(q.demands) > 0 {

@@ -36,6 +36,13 @@ func (s *signIn) origin(host string) string {
 	return s.scheme + "://" + host + s.port
 }
 
+// isPageOf reports whether origin is that of pages of the host of f, as browsers have it where
+// TLS ends before the proxy, which names http then. A page of https may do what one of the
+// same host and http may.
+func (s *signIn) isPageOf(f authz.Facts, origin string) bool {
+	return s.scheme == "https" && origin == s.scheme+"://"+f.Host+s.port
+}
+
 // login is where somebody signs in for the host of f, to be sent back to a path of it. Of
 // another host than the public one it is that host's own, which hands a session over from
 // there. A path that is too long to be returned to is left out.

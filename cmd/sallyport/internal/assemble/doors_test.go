@@ -978,6 +978,31 @@ func TestAPageIsSentToRenewItsSessionWhereTLSEndsBeforeTheProxy(t *testing.T) {
 	}
 }
 
+// And WebSockets open: the page that opens one has the address that people have. ingress-nginx
+// names http then, and no line of its configuration changes that.
+func TestAPageOpensWebSocketsWhereTLSEndsBeforeTheProxy(t *testing.T) {
+	d := newDoors(t)
+	for origin, want := range map[string]string{"https://app.example.com": "forward",
+		"http://app.example.com": "forward", "https://wiki.example.com": "deny", "https://app.example.com:8443": "deny",
+		"https://app.example.com.evil.example": "deny", "https://evil.example": "deny", "null": "deny"} {
+		c := doorCase{method: "GET", host: "app.example.com", target: "/x?y", who: "ann", lines: []string{
+			"Upgrade: websocket", "Sec-WebSocket-Version: 13", "Origin: " + origin}}
+		for dialect, front := range fronts {
+			r := front(c, c.header(d))
+			if dialect == "verify" {
+				r.Header.Set("X-Original-URL", "http://app.example.com/x?y")
+			} else {
+				r.Header.Set("X-Forwarded-Proto", "http")
+			}
+			w := httptest.NewRecorder()
+			d.process.ServeExternalAuth(w, r)
+			if got := asked(w); got != want {
+				t.Errorf("%s: a page of %s is told %s, want %s", dialect, origin, got, want)
+			}
+		}
+	}
+}
+
 // A preflight never reaches an app, and only a proxy that does not take 204 for a pass
 // gets the answer to it. What refuses a page of a listed origin can be read by it.
 func TestPreflightsAreAnsweredWhereTheyCanBe(t *testing.T) {
