@@ -201,6 +201,38 @@ func TestNginxTakesUploadsThatALocationAllows(t *testing.T) {
 	}
 }
 
+// Pages that nginx shows for errors, as many a server has them, are no answers of Sallyport:
+// one with a status of 200 would let everybody in who is refused, and everybody at all while
+// Sallyport is away (ingress-nginx #12876). Nor is what a cache has kept of one.
+func TestP01_NginxTakesNothingElseForAnAnswerOfSallyport(t *testing.T) {
+	t.Parallel()
+	keeps := []string{"server {\n", "proxy_cache_path " + t.TempDir() + " keys_zone=kept:1m;\nserver {\n" +
+		"    proxy_cache kept;\n    proxy_cache_valid any 1m;\n    proxy_ignore_headers Cache-Control;\n"}
+	const shows = "    proxy_intercept_errors on;\n    error_page 401 403 404 500 502 503 504 =200 /sorry.html;\n" +
+		"    location = /sorry.html { return 200 sorry; }\n"
+	own := "    # Sallyport's own pages,"
+	asked, _ := behindThisNginx(t, guideBlock(t, nginxGuide, "nginx", append(keeps, own, shows+own)...), "", "")
+	own = "    # New: here people sign in."
+	madeForOther := behindOAuth2Nginx(t, forwardedURI, append(keeps, own, shows+own)...)
+	for c, nobody := range map[*corp]int{asked: 401, madeForOther: 302} {
+		session := "Cookie: " + c.signIn(t, "mira")
+		statuses{
+			c.writes("GET", "/headers", session):       200,
+			c.writes("GET", "/headers", "Accept: */*"): nobody,
+		}.check(t, c)
+		before := c.app.seen()
+		c.raw(t, c.writes("GET", "/admin", session))
+		c.process.stop()
+		for _, target := range []string{"/headers", "/admin"} {
+			c.raw(t, c.writes("GET", target, session))
+			c.raw(t, c.writes("GET", target))
+		}
+		if c.app.seen() != before {
+			t.Errorf("the app of %s got %d requests", c.url, c.app.seen()-before)
+		}
+	}
+}
+
 // COPY and MOVE are judged by both of their addresses, and what could name another one than
 // nginx passes on for nobody.
 func TestNginxPassesNobodyItIsNotSureOf(t *testing.T) {

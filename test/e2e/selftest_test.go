@@ -171,6 +171,8 @@ var nginxLines = map[string]map[string]string{
 		"proxy_pass_request_body off;":                                      unread,
 		"proxy_set_header Content-Length \"\";":                             unread,
 		"client_max_body_size 0;":                                           sameDefault,
+		"error_page 599 /;":                                                 sameDefault,
+		"proxy_cache off;":                                                  sameDefault,
 		"proxy_set_header Host sallyport;":                                  unread,
 		"proxy_set_header X-Original-URL $scheme://$http_host$request_uri;": itself,
 		"proxy_set_header X-Original-Method $request_method;":               itself,
