@@ -27,9 +27,7 @@ func (d *Door) readCheck(message []byte) (question, error) {
 	if err != nil {
 		return question{method: l.method}, err
 	}
-	if !onlyHop(header["X-Forwarded-For"], l.client) {
-		l.client = ""
-	}
+	l.unsure = !onlyHop(header["X-Forwarded-For"], l.client)
 	if header["X-Forwarded-Proto"] != nil { // over HTTP/2 the client chooses the scheme
 		if l.scheme, err = single(header, "X-Forwarded-Proto"); err != nil {
 			return question{method: l.method}, err

@@ -52,6 +52,8 @@ type line struct {
 	method, scheme, host, target, client string
 	// protocol is what a CONNECT of HTTP/2 asks for (RFC 8441 §4); "" if nothing.
 	protocol string
+	// unsure: client may be a proxy of the client's. It is for the log, and for no rule.
+	unsure bool
 	// joined: what the header has several lines of may arrive as one, with commas between.
 	joined bool
 }
@@ -162,7 +164,9 @@ func (by *dialect) question(d *Door, l line, header http.Header) (question, erro
 	if q.facts, err = l.facts(d.maxURL); err != nil {
 		return q, err
 	}
-	q.facts.Client = q.client
+	if !l.unsure {
+		q.facts.Client = q.client
+	}
 	if err = d.readHeader(&q, header, by.strips); err != nil {
 		return q, err
 	}
