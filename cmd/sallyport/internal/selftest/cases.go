@@ -130,10 +130,15 @@ func (r *run) outside() (probes []probe) {
 		name, _, _ := strings.Cut(spoof, ":")
 		add("own-pages-forwarded", name, q, expectLogin(fixOwnForwarded(name)))
 	}
-	for _, path := range []string{"/_sallyport", "/verify", "/forward", "/envoy/"} {
-		add("question-is-not-public", path, get(path, navigation...), expectNoQuestion)
+	// With all that a question says: Sallyport answers no other with anything that tells.
+	question := []string{"X-Original-URL: " + r.origin() + closed, "X-Original-Method: GET",
+		"X-Forwarded-Uri: " + closed, "X-Forwarded-Method: GET", "X-Forwarded-Proto: " + r.URL.Scheme,
+		"X-Forwarded-Host: " + r.URL.Host}
+	for _, path := range []string{"/_sallyport", "/verify", "/forward", "/envoy" + closed, "/oauth2/auth"} {
+		add("question-is-not-public", path, get(path, append(slices.Clone(question), navigation...)...),
+			expectNoQuestion)
 		if r.Cookie != "" {
-			add("question-is-not-public-signed-in", path, r.signedIn("GET", path), expectNoQuestion)
+			add("question-is-not-public-signed-in", path, r.signedIn("GET", path, question...), expectNoQuestion)
 		}
 	}
 	for _, origin := range foreign {

@@ -168,6 +168,37 @@ func TestAFrontThatLeaksNothingIsWell(t *testing.T) {
 	}
 }
 
+// A page's script that can ask what a front asks reads what is meant for the app: its signed
+// assertion, and its cookies that no script may read.
+func TestAQuestionThatAnybodyCanAskIsALeak(t *testing.T) {
+	for path, asked := range map[string]string{"/verify": "X-Original-Method", "/forward": "X-Forwarded-Method",
+		"/envoy/": "X-Forwarded-Proto", "/oauth2/auth": "X-Original-URL"} {
+		f := &strictFront{}
+		o := behind(t, f)
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch cookie, _ := r.Cookie("__Host-sallyport"); {
+			case !strings.HasPrefix(r.RequestURI, path):
+				f.ServeHTTP(w, r)
+			case r.Header.Get(asked) == "":
+				w.WriteHeader(http.StatusForbidden)
+			case cookie == nil:
+				w.WriteHeader(http.StatusUnauthorized)
+			default:
+				w.Header().Set("X-Sallyport-Names", "x-forwarded-user, cookie")
+			}
+		}))
+		t.Cleanup(s.Close)
+		o.URL, _ = url.Parse(s.URL)
+		report, _, err := runAgainst(t, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := faults(report); len(found) != 1 || len(found["question-is-not-public-signed-in"]) != 1 {
+			t.Errorf("%s: %+v", path, found)
+		}
+	}
+}
+
 // A front may resolve a path before it asks, as Traefik does, if that is what it passes on.
 // One that passes on what was sent has asked about something else.
 func TestAPathIsNoLeakWhereTheFrontAsksAboutWhatItPassesOn(t *testing.T) {
