@@ -176,9 +176,17 @@ func (by *dialect) question(d *Door, l line, header http.Header) (question, erro
 	if hasBlank(q.header.Get(identity.DestinationHeader)) {
 		return q, errBlankDestination
 	}
+	if upgradesElsewhere(q.header["Upgrade"]) {
+		return q, errUpgrade
+	}
 	noteWebSocket(&q, l.protocol)
 	return q, nil
 }
+
+// errUpgrade: proxies pass on whatever a client wants to change to, and from the app's consent
+// on all that both say. Over h2c that is further requests, about which nobody is asked, with
+// the identity that the client writes (h2csmuggler).
+var errUpgrade = errors.New("an Upgrade to something else than a WebSocket")
 
 // errJoinedDestination: two addresses would be judged as one path, and the app has both.
 var errJoinedDestination = errors.New("the Destination has a comma, and may be two: Envoy has joined them")

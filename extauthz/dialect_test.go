@@ -3,6 +3,7 @@ package extauthz
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -211,13 +212,28 @@ func TestP17_AHeaderOverTheLimitIsRefused(t *testing.T) {
 func TestAWebSocketIsRecognisedHoweverItArrives(t *testing.T) {
 	for lines, want := range map[string]string{
 		"Upgrade: websocket": "none", "Upgrade: WebSocket\r\nOrigin: https://a.example": "https://a.example",
-		"Upgrade: h2c, websocket": "none", "Sec-WebSocket-Key: x": "none", "Sec-WebSocket-Version: 13": "none",
-		"Upgrade: h2c": "", "Sec-WebSocket-Protocol: x": "", "Origin: https://a.example": "",
+		"Upgrade: websocket, WebSocket": "none", "Sec-WebSocket-Key: x": "none", "Sec-WebSocket-Version: 13": "none",
+		"Upgrade:": "", "Sec-WebSocket-Protocol: x": "", "Origin: https://a.example": "",
 	} {
 		q, err := asked(t, "/envoy/x", envoyLines[0], lines)
 		testenv.Check(t, err)
 		if q.facts.Origin != want || q.facts.WebSocket != (want != "") {
 			t.Errorf("%q: %v %q", lines, q.facts.WebSocket, q.facts.Origin)
+		}
+	}
+}
+
+// Nobody is asked about what follows another protocol's beginning: whatever a proxy passes on of
+// that is refused.
+func TestP01_OnlyAWebSocketMayBegin(t *testing.T) {
+	for _, upgrade := range []string{"h2c", "H2C", "h2c, websocket", "websocket, h2c", "websocket/h2c", "TLS/1.2", "x",
+		"websocket\r\nUpgrade: h2c", ",h2c", "websocket,\th2c"} {
+		for target, lines := range map[string][]string{"/verify": verifyLines, "/forward": forwardLines,
+			"/envoy/x": envoyLines} {
+			_, err := asked(t, target, append([]string{"Upgrade: " + upgrade, "Origin: https://a.example"}, lines...)...)
+			if !errors.Is(err, errUpgrade) {
+				t.Errorf("%s: Upgrade: %q: %v", target, upgrade, err)
+			}
 		}
 	}
 }

@@ -107,6 +107,19 @@ func isRead(name string) bool {
 	})
 }
 
+// upgradesElsewhere reports whether a request asks to go on in another protocol than that of
+// WebSockets, or in one of several (RFC 9110 §7.8).
+func upgradesElsewhere(upgrade []string) bool {
+	for _, line := range upgrade {
+		for protocol := range strings.SplitSeq(line, ",") {
+			if protocol = strings.Trim(protocol, " \t"); protocol != "" && !strings.EqualFold(protocol, "websocket") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // noteWebSocket notes in the facts whether the request asks to speak WebSocket. Any sign
 // of that counts: nginx drops Upgrade on the way to the check, HAProxy's client has no
 // Connection, and HTTP/2 has a protocol of its own (RFC 8441 §4). A request without

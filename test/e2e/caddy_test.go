@@ -86,6 +86,7 @@ func TestCaddyAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 			t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
 			t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 			t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+			t.Run("other protocols", func(t *testing.T) { frontOpensNoOtherTunnel(t, c, cookie) })
 			t.Run("WebSockets in a browser", func(t *testing.T) { frontOpensWebSockets(t, c) })
 			t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie, [2]int{204, 403}) })
 			t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })

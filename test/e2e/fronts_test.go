@@ -371,6 +371,24 @@ func frontPassesWebSockets(t *testing.T, c *corp, cookie string) {
 	}
 }
 
+// frontOpensNoOtherTunnel is about what Upgrade may ask for besides a WebSocket. An app that
+// agrees to h2c would get requests through the front about which nobody was asked, with the
+// identity that the client writes (h2csmuggler).
+func frontOpensNoOtherTunnel(t *testing.T, c *corp, cookie string) {
+	for _, protocol := range []string{"h2c", "H2C", "h2c, websocket", "websocket, h2c", "websocket/h2c", "TLS/1.2"} {
+		for target, who := range map[string]string{"/tunnel": cookie, "/headers": cookie, "/open/headers": "a=1"} {
+			resp, told := c.raw(t, strings.Replace(c.writes("GET", target, "Upgrade: "+protocol, "Cookie: "+who,
+				"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA", "Origin: "+c.url), "Connection: close",
+				"Connection: Upgrade, HTTP2-Settings", 1))
+			asked := told.Get("Upgrade")
+			if resp.StatusCode == 101 && resp.Header.Get("Upgrade") != "websocket" || asked != "" &&
+				asked != "websocket" && strings.Contains(strings.ToLower(told.Get("Connection")), "upgrade") {
+				t.Errorf("Upgrade: %s at %s: %s, the app was asked for %q", protocol, target, resp.Status, asked)
+			}
+		}
+	}
+}
+
 // sendWho opens a WebSocket of the page's own host, or of another one, and is what the app
 // says to it first.
 const sendWho = `new Promise(done => {

@@ -89,6 +89,7 @@ func TestHAProxyAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Run("statuses", func(t *testing.T) { frontStatuses(c, cookie).check(t, c) })
 	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+	t.Run("other protocols", func(t *testing.T) { frontOpensNoOtherTunnel(t, c, cookie) })
 	t.Run("WebSockets in a browser", func(t *testing.T) { frontOpensWebSockets(t, c) })
 	t.Run("pages of other sites", func(t *testing.T) { frontAnswersPagesOfOtherSites(t, c, cookie, [2]int{204, 403}) })
 	t.Run("over HTTP/2", func(t *testing.T) { haproxyOverHTTP2(t, c, cookie) })
@@ -124,7 +125,7 @@ func haproxyStatuses(c *corp, cookie string) statuses {
 		get("/headers", "Cookie: a=1", session, "Cookie: b=2"):                     200,
 		get("/headers", session, session[:20]+"x"):                                 200,
 		get("/headers", session, "Expect: 100-continue"):                           200,
-		get("/headers", session, "Upgrade: h2c"):                                   200,
+		get("/headers", session, "Upgrade: h2c"):                                   403,
 		get("https://" + host + "/open/x"):                                         200,
 		get("https://"+host+"/admin", session):                                     403,
 		get("/headers", session, "X-A: \xff\x80\t\"b"):                             200,

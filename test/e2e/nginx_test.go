@@ -112,6 +112,7 @@ func TestNginxAsksAndPassesOnWhatSallyportSays(t *testing.T) {
 	t.Run("statuses", func(t *testing.T) { want.check(t, c) })
 	t.Run("ambiguous", func(t *testing.T) { frontRefusesWhatIsAmbiguous(t, c, cookie) })
 	t.Run("WebSockets", func(t *testing.T) { frontPassesWebSockets(t, c, cookie) })
+	t.Run("other protocols", func(t *testing.T) { frontOpensNoOtherTunnel(t, c, cookie) })
 	t.Run("WebSockets in a browser", func(t *testing.T) { frontOpensWebSockets(t, c) })
 	t.Run("without Sallyport", func(t *testing.T) { frontWithoutSallyport(t, c, cookie) })
 }

@@ -107,7 +107,7 @@ func TestP02_ABodyIsNeverReadAndNeverAnswered(t *testing.T) {
 		"a dot segment":       {"GET /x/../verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
 		"another case":        {"GET /Verify HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
 		"an escaped end":      {"GET /verify%00 HTTP/1.1\r\nHost: s\r\n" + about + "\r\n", []int{404}},
-		"h2c, upgraded":       {"GET /verify HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n" + about + "\r\n", []int{200}},
+		"h2c, upgraded":       {"GET /verify HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n" + about + "\r\n", []int{403}},
 		"h2c, from the start": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []int{404, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -658,7 +658,10 @@ func webSocketCases(host string) []doorCase {
 		return lines
 	}
 	own, chat := "https://app.example.com", "https://chat.example.com"
+	other := []string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"}
 	return []doorCase{
+		{method: "GET", host: host, target: "/x", who: "ann", lines: other, want: "forward", asked: "deny"},
+		{method: "GET", host: host, target: "/open", lines: other, want: "forward", asked: "deny"},
 		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(own), want: "forward"},
 		{method: "GET", host: host, target: "/x", who: "ann", lines: shake(chat), want: "forward"},
 		{method: "GET", host: host, target: "/x", who: "ann", lines: shake("https://evil.example"), want: "deny"},

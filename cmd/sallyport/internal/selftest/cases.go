@@ -267,6 +267,11 @@ func (r *run) spoofed() (probes []probe) {
 		probes = append(probes, probe{"method-override", name, get(publicPath, name+": DELETE"),
 			expectNoHeader(name, fixOverride(name))})
 	}
+	for _, protocol := range []string{"h2c", "h2c, websocket", "TLS/1.2"} {
+		probes = append(probes, probe{"other-protocol", "Upgrade: " + protocol, get(publicPath,
+			"Connection: Upgrade, HTTP2-Settings", "Upgrade: "+protocol, "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
+			"Origin: "+r.origin()), expectNoOtherProtocol})
+	}
 	for _, target := range []string{publicPath + "%0d%0aX-Forwarded-User:%20{mark}",
 		publicPath + "?a=%0d%0aX-Forwarded-User:%20{mark}", publicPath + "?X-Forwarded-User={mark}"} {
 		probes = append(probes, probe{"header-in-the-target", target, get(target), expectUnmarked(fixPath, true)})

@@ -182,6 +182,23 @@ func expectNoHeader(name string, fix lines) expectation {
 	}
 }
 
+// expectNoOtherProtocol: an app is asked to go on in none but that of WebSockets. What follows
+// its consent passes the front unseen.
+func expectNoOtherProtocol(_ *run, o *outcome) verdict {
+	if len(o.arrived) == 0 {
+		return o.notArrived(fixProtocol, false)
+	}
+	for _, a := range o.arrived {
+		for _, protocol := range a.get("Upgrade") {
+			if !strings.EqualFold(protocol, "websocket") &&
+				strings.Contains(strings.ToLower(strings.Join(a.get("Connection"), ",")), "upgrade") {
+				return verdict{Leak, "the app was asked to go on in " + protocol, fixProtocol}
+			}
+		}
+	}
+	return verdict{result: OK, saw: "the app was not asked"}
+}
+
 // expectRefused: nobody may be let in. What a 2xx shows cannot be told without the echo.
 func expectRefused(fix lines) expectation {
 	return func(_ *run, o *outcome) verdict { return o.notArrived(fix, true) }

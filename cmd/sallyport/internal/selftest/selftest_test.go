@@ -122,7 +122,7 @@ func (f *strictFront) pass(w http.ResponseWriter, r *http.Request, signedIn bool
 		in, out := p.In, p.Out
 		out.URL = &url.URL{Scheme: "http", Host: f.echo, Opaque: r.RequestURI}
 		out.Header = http.Header{"User-Agent": {""}, "X-Forwarded-For": nil}
-		if v := in.Header.Get("Upgrade"); v != "" {
+		if v := in.Header.Get("Upgrade"); v == "websocket" {
 			out.Header.Set("Upgrade", v)
 			out.Header.Set("Connection", "Upgrade")
 		}
@@ -253,6 +253,10 @@ func TestWhatAFrontLetsThroughIsALeak(t *testing.T) {
 		"a client's address": {&strictFront{rewrite: header("X-Real-IP")}, "spoof", "proxy_set_header X-Real-IP"},
 		"another method": {&strictFront{rewrite: header("X-HTTP-Method-Override")}, "method-override",
 			"proxy_set_header X-HTTP-Method-Override"},
+		"another protocol": {&strictFront{rewrite: func(in, out *http.Request) {
+			header("Upgrade")(in, out)
+			header("Connection")(in, out)
+		}}, "other-protocol", "map $http_upgrade $connection_upgrade"},
 		"Sallyport's cookies": {&strictFront{rewrite: header("Cookie")}, "session-cookie",
 			"proxy_set_header Cookie $cookies;"},
 		"the cookie of a session": {&strictFront{rewrite: header("Cookie")}, "signed-in",
