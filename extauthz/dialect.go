@@ -176,7 +176,7 @@ func (by *dialect) question(d *Door, l line, header http.Header) (question, erro
 	if hasBlank(q.header.Get(identity.DestinationHeader)) {
 		return q, errBlankDestination
 	}
-	if upgradesElsewhere(q.header["Upgrade"]) {
+	if upgradesElsewhere(q.header) {
 		return q, errUpgrade
 	}
 	noteWebSocket(&q, l.protocol)

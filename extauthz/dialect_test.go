@@ -227,7 +227,8 @@ func TestAWebSocketIsRecognisedHoweverItArrives(t *testing.T) {
 // that is refused.
 func TestP01_OnlyAWebSocketMayBegin(t *testing.T) {
 	for _, upgrade := range []string{"h2c", "H2C", "h2c, websocket", "websocket, h2c", "websocket/h2c", "TLS/1.2", "x",
-		"websocket\r\nUpgrade: h2c", ",h2c", "websocket,\th2c"} {
+		"websocket\r\nUpgrade: h2c", ",h2c", "websocket,\th2c", "\r\nHTTP2-Settings: AAMAAABk",
+		"websocket\r\nHTTP2-Settings: AAMAAABk"} {
 		for target, lines := range map[string][]string{"/verify": verifyLines, "/forward": forwardLines,
 			"/envoy/x": envoyLines} {
 			_, err := asked(t, target, append([]string{"Upgrade: " + upgrade, "Origin: https://a.example"}, lines...)...)

@@ -95,7 +95,7 @@ var envoysOwn = [...]string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded
 // for Envoy lists it.
 var (
 	readNames = [...]string{"Cookie", "Authorization", "Accept", "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz",
-		"X-Requested-With", "Referer", "Origin", "Upgrade", "Destination"}
+		"X-Requested-With", "Referer", "Origin", "Upgrade", "Http2-Settings", "Destination"}
 	readPrefixes = [...]string{"Sec-Fetch-", "Sec-Websocket-", "Access-Control-Request-"}
 )
 
@@ -108,9 +108,13 @@ func isRead(name string) bool {
 }
 
 // upgradesElsewhere reports whether a request asks to go on in another protocol than that of
-// WebSockets, or in one of several (RFC 9110 §7.8).
-func upgradesElsewhere(upgrade []string) bool {
-	for _, line := range upgrade {
+// WebSockets, or in one of several (RFC 9110 §7.8). Of h2c HTTP2-Settings tells, too (RFC 7540
+// §3.2.1): ingress-nginx drops Upgrade on the way to the check, and passes it on to the app.
+func upgradesElsewhere(h http.Header) bool {
+	if h["Http2-Settings"] != nil {
+		return true
+	}
+	for _, line := range h["Upgrade"] {
 		for protocol := range strings.SplitSeq(line, ",") {
 			if protocol = strings.Trim(protocol, " \t"); protocol != "" && !strings.EqualFold(protocol, "websocket") {
 				return true
