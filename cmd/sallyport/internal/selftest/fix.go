@@ -52,7 +52,8 @@ var (
 	fixProtocol = lines{"map $http_upgrade $connection_upgrade { default \"\"; ~*^websocket$ upgrade; }; and " +
 		"proxy_set_header Upgrade $http_upgrade; in location = /_sallyport",
 		"forward_auth passes all headers on: no header_up that removes Upgrade", luaLine,
-		"customRequestHeaders: {Upgrade: \"\"} before forwardAuth, and {Upgrade: websocket} in the router for WebSockets",
+		"customRequestHeaders: {Upgrade: \"\"} before forwardAuth, and {Upgrade: websocket} in the router for " +
+			"WebSockets",
 		"upgrade_configs: none but websocket", "nothing: please report this"}
 	fixWebSocket = lines{"proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; " +
 		"proxy_set_header Connection $connection_upgrade;", "no header_up for Upgrade or Connection",
