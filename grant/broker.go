@@ -159,7 +159,7 @@ type Broker struct {
 	offers map[string]*Offer
 	apps   map[string]*App
 
-	background context.Context // of the sweep; a refresh has none that ends it
+	background context.Context // of what is done unasked; a refresh has none that ends it
 	stop       context.CancelFunc
 	work       sync.WaitGroup // refreshes up to their commit, and what else must be finished
 	// waiting are the calls that wait for a refresh, by connector: a third party that hangs
@@ -290,6 +290,10 @@ func (b *Broker) configure() error {
 	}
 	return nil
 }
+
+// Retire ends what b does unasked, for another Broker does that from here on: it refreshes what
+// nothing else refreshes, and tells apps. Calls that began with b are still lent to, until Close.
+func (b *Broker) Retire() { b.stop() }
 
 // Close begins no further refresh. Those under way go on until their result is kept, and
 // credentials that are still good are lent. Wait waits for them.

@@ -134,6 +134,7 @@ func (p *Process) Swap(rt *Runtime) *Runtime {
 	}
 	p.door.SetCurrent(rt.door)
 	if old != nil {
+		old.retire()
 		old.Release()
 	}
 	return old

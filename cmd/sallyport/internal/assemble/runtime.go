@@ -40,6 +40,7 @@ type Runtime struct {
 	lent     *gateway.Gateway // nil: nothing is lent to apps
 	sessions *session.Manager
 	absolute time.Duration // for which sessions last that begin in it
+	lending  *lending      // nil: nothing is lent
 	close    func()
 	closed   chan struct{}
 	uses     atomic.Int64 // exchanges, and one more until it is replaced
@@ -66,6 +67,14 @@ func (rt *Runtime) use() bool {
 
 // Hold counts one use more, for who has one.
 func (rt *Runtime) Hold() { rt.uses.Add(1) }
+
+// retire ends what rt does unasked. A WebSocket may hold rt for days, and apps must not be told by
+// what was configured then.
+func (rt *Runtime) retire() {
+	if rt.lending != nil {
+		rt.lending.Retire()
+	}
+}
 
 // Release drops one use of rt: that of an exchange, or the one that Build gave to its
 // caller, which Swap takes over. The last one closes it.
@@ -133,6 +142,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	}
 	rt := &Runtime{sessions: sessions, absolute: cfg.Session.AbsoluteTimeout, close: release,
 		closed: make(chan struct{})}
+	rt.lending = with.lent
 	rt.uses.Store(1)
 	var lender proxy.Lender
 	if with.lent != nil {

@@ -63,8 +63,8 @@ func (a *eventApp) events(status int) []string {
 	return got
 }
 
-// eventReplica is one process of several that take events of Slack.
-func eventReplica(t *testing.T, store, app, secrets string) (*Process, *config.Config, string) {
+// eventConfig lends to an app that gets events.
+func eventConfig(t *testing.T, store, app, secrets string) (*config.Config, *Secrets) {
 	t.Helper()
 	cfg, faults := config.Parse("config.yaml", fmt.Appendf(nil, `version: 1
 public_url: %[1]s
@@ -87,6 +87,13 @@ grants:
 	testenv.Check(t, faults.Err())
 	sec, err := Resolve(cfg, os.LookupEnv)
 	testenv.Check(t, err)
+	return cfg, sec
+}
+
+// eventReplica is one process of several that take events of Slack.
+func eventReplica(t *testing.T, store, app, secrets string) (*Process, *config.Config, string) {
+	t.Helper()
+	cfg, sec := eventConfig(t, store, app, secrets)
 	p := NewProcess(prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	testenv.Check(t, p.Open(t.Context(), cfg, "test"))
 	t.Cleanup(func() { testenv.Check(t, p.Close()) })
@@ -247,4 +254,38 @@ func TestP21_WithoutSigningSecretsNoEventsAreTaken(t *testing.T) {
 		WebhookURI(cfg, cfg.Grants.Connectors[0]) != "" {
 		t.Errorf("taken: %d", status)
 	}
+}
+
+// An app that moves is told at its new address only, and at once, also while somebody's WebSocket
+// keeps the configuration from before.
+func TestAnAppThatMovesIsToldWhereItIsNow(t *testing.T) {
+	before, after := newEventApp(t), newEventApp(t)
+	address := "sqlite:" + filepath.Join(t.TempDir(), "sallyport.db")
+	p, _, _ := eventReplica(t, address, before.URL, "")
+	old := p.pin() // as a WebSocket does
+	defer old.Release()
+	cfg, sec := eventConfig(t, address, after.URL, "")
+	next, err := p.Build(cfg, sec)
+	testenv.Check(t, err)
+	p.Swap(next)
+	for i := range 6 {
+		id := fmt.Sprint("sso:", i)
+		kept, err := p.store.Grants().Connect(t.Context(), grant.Record{ClientID: "https://api.pagerduty.com",
+			Key:    grant.Key{Connector: "oncall", Owner: grant.Owner{Kind: grant.OwnedByUser, ID: id}},
+			Status: grant.Active}, grant.Consent{App: "planner", Access: []string{"read"}}, 0,
+			func(r grant.Record) (grant.Record, error) { return r, nil })
+		testenv.Check(t, err)
+		testenv.Check(t, p.store.Grants().SetStatus(t.Context(), kept.ID, kept.Generation, grant.NeedsReconnect,
+			"x", time.Time{}))
+		testenv.Eventually(t, "it is told", func() bool { return before.toldSoFar()+after.toldSoFar() > i })
+	}
+	if n := before.toldSoFar(); n > 0 {
+		t.Errorf("%d of 6 notices went to where the app was before", n)
+	}
+}
+
+func (a *eventApp) toldSoFar() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.told)
 }
