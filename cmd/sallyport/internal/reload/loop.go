@@ -28,6 +28,7 @@ type Options struct {
 	// all. Its errors are config.Faults, or say what could not be made.
 	Apply      func(ctx context.Context, old, next *Reading) error
 	Watcher    *watch.Watcher
+	Again      time.Duration // after which Apply is tried again where it has refused; 0: watch.Look
 	Manager    *systemd.Notifier
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -39,29 +40,39 @@ type Loop struct {
 	metrics    *metrics
 	running    *Reading
 	last       [sha256.Size]byte // of what was read last, whether it could be used or not
+	outside    string            // why Apply refused that; "": it did not
 	generation int
 }
 
 // NewLoop registers the metrics.
 func NewLoop(o Options) *Loop {
+	if o.Again <= 0 {
+		o.Again = watch.Look
+	}
 	l := &Loop{Options: o, metrics: newMetrics(o.Registerer), running: o.First, last: o.First.sum, generation: 1}
 	l.metrics.applied(l.generation)
 	return l
 }
 
 // Run reads the configuration at once on each signal, and once more for those that come
-// while it is being read, and when its files have changed, until ctx is done. signals
-// has room for one.
+// while it is being read, and when its files have changed, until ctx is done. What was
+// refused for something that is not in the files, as by a database that does not know a new
+// password yet, is tried again: no change of a file would tell that it is otherwise by now.
+// signals has room for one.
 func (l *Loop) Run(ctx context.Context, signals <-chan os.Signal) {
 	l.follow(ctx, l.First)
 	for {
-		asked := false
+		asked, again := false, (<-chan time.Time)(nil)
+		if l.outside != "" && l.running.Config.Reload.Watch {
+			again = time.After(l.Again)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-signals:
 			asked = true
 		case <-l.Watcher.Changed():
+		case <-again:
 		}
 		l.follow(ctx, l.reload(ctx, asked))
 	}
@@ -84,12 +95,12 @@ func (l *Loop) reload(ctx context.Context, asked bool) *Reading {
 		l.Manager.Reloading()
 	}
 	next, err := l.read()
-	news := next.sum != l.last
-	l.last = next.sum
+	news, outside := next.sum != l.last, l.outside
+	l.last, l.outside = next.sum, ""
 	switch {
-	case !news && !asked:
+	case !news && !asked && outside == "":
 		return next
-	case !asked:
+	case !asked && news:
 		l.Manager.Reloading()
 	}
 	defer func() { l.Manager.Ready(l.status(err)) }()
@@ -102,8 +113,10 @@ func (l *Loop) reload(ctx context.Context, asked bool) *Reading {
 		err = l.apply(ctx, next)
 	}
 	if err != nil {
-		l.metrics.refused()
-		l.refuse(err)
+		if news || asked || l.outside != outside { // else that was told
+			l.metrics.refused()
+			l.refuse(err)
+		}
 		return next
 	}
 	changed := next.Config.Changed(l.running.Config)
@@ -136,7 +149,10 @@ func (l *Loop) apply(ctx context.Context, next *Reading) (err error) {
 	if faults := next.Config.NeedsRestart(l.running.Config); len(faults) > 0 {
 		return faults
 	}
-	return l.Apply(ctx, l.running, next)
+	if err = l.Apply(ctx, l.running, next); err != nil {
+		l.outside = err.Error()
+	}
+	return err
 }
 
 // refuse tells why what is there now is not used. Excerpts show no secrets.
