@@ -107,6 +107,9 @@ func New(o Options) (*Admission, error) {
 	return a, nil
 }
 
+// Forget drops what a remembers of the headers that it rendered. It answers as before.
+func (a *Admission) Forget() { a.rendered.Clear() }
+
 // lookup finds the route of a request.
 func (a *Admission) lookup(f authz.Facts) (*Route, error) {
 	r, err := a.table.Lookup(f)

@@ -70,6 +70,12 @@ type cached struct {
 	value  []string
 }
 
+// Forget drops the assertions that s remembers. It makes and opens them as before.
+func (s *Signer) Forget() {
+	s.signed.Clear()
+	s.opened.Clear()
+}
+
 // New derives the keys and renders the JWKS.
 func New(o Options) (*Signer, error) {
 	if o.Issuer == "" || len(o.Seeds) == 0 || o.Signing == nil {

@@ -88,6 +88,9 @@ type TokenVerifier struct {
 // (OIDC Discovery §4.1).
 func (b *TokenVerifier) Issuer() string { return b.p.dialect.discoverAt }
 
+// Forget drops what b remembers of the tokens that it verified. It verifies them as before.
+func (b *TokenVerifier) Forget() { b.cache.Clear() }
+
 // verifiedToken is what a good token says.
 type verifiedToken struct {
 	who      identity.Identity

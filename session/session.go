@@ -346,6 +346,9 @@ func (m *Manager) Read(cookieHeader, host string) (Session, error) {
 	return s, nil
 }
 
+// Forget drops what m remembers of the cookies that it opened. It reads them as before.
+func (m *Manager) Forget() { m.opened.Clear() }
+
 // maxTwins is how many cookies of our name are opened to find ours among them.
 const maxTwins = 4
 

@@ -80,3 +80,10 @@ func (c *Cache[K, V]) keep(key K, e entry[V]) {
 	c.young[key] = e
 	c.cost += e.cost
 }
+
+// Clear forgets all.
+func (c *Cache[K, V]) Clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.young, c.old, c.cost = map[K]entry[V]{}, nil, 0
+}

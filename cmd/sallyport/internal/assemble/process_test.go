@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -289,5 +290,46 @@ func TestAReleasedRuntimeLeavesNothing(t *testing.T) {
 	<-rt.Closed()
 	if n := len(process.apps.shared); n != 0 {
 		t.Errorf("connections to %d apps are kept", n)
+	}
+}
+
+// A WebSocket that outlives reloads keeps a configuration each, and not what was remembered of
+// everybody who came then: that is tens of megabytes where many people are signed in, and secrets
+// may be replaced every hour.
+func TestAWebSocketKeepsNoMemoryOfOthers(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer app.Close()
+	process := newProcess()
+	first := process.build(t, app.URL, "X-Of")
+	process.Swap(first)
+	front := httptest.NewServer(process)
+	defer front.Close()
+	cookies := make([]string, 1500)
+	for i := range cookies {
+		cookies[i] = signIn(t, first, fmt.Sprint("person-", i))
+	}
+	used := func() int {
+		for _, cookie := range cookies {
+			if status, text := ask(t, front.Client(), "GET", front.URL+"/", cookie, nil); status != http.StatusOK {
+				t.Fatalf("%d %s", status, text)
+			}
+		}
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before := used()
+	after := before
+	for range 4 {
+		held := process.pin()
+		defer held.Release()
+		process.Swap(process.build(t, app.URL, "X-Of"))
+		after = used()
+	}
+	if after > 2*before {
+		t.Errorf("%d KiB are in use, and %d KiB with a WebSocket of each of four configurations before", before>>10,
+			after>>10)
 	}
 }

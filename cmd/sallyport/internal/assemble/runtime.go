@@ -41,6 +41,7 @@ type Runtime struct {
 	sessions *session.Manager
 	absolute time.Duration // for which sessions last that begin in it
 	lending  *lending      // nil: nothing is lent
+	memories []memory
 	close    func()
 	closed   chan struct{}
 	uses     atomic.Int64 // exchanges, and one more until it is replaced
@@ -68,12 +69,45 @@ func (rt *Runtime) use() bool {
 // Hold counts one use more, for who has one.
 func (rt *Runtime) Hold() { rt.uses.Add(1) }
 
-// retire ends what rt does unasked. A WebSocket may hold rt for days, and apps must not be told by
-// what was configured then.
+// memory remembers what was worked out for earlier requests.
+type memory interface{ Forget() }
+
+// retire ends what rt does unasked, and what it remembers for requests that come to another one
+// from here on. A WebSocket may hold rt for days: apps must not be told by what was configured
+// then, and what it takes of memory would come once more with each reload.
 func (rt *Runtime) retire() {
 	if rt.lending != nil {
 		rt.lending.Retire()
 	}
+	for _, m := range rt.memories {
+		m.Forget()
+	}
+}
+
+// memories are those of access tokens.
+func (with *Parts) memories() (all []memory) {
+	for _, t := range with.Tokens {
+		if t != nil {
+			all = appendMemory(all, t.TokenVerifier)
+		}
+	}
+	if with.lent == nil {
+		return all
+	}
+	for _, app := range with.lent.apps {
+		if app.AccessTokens != nil {
+			all = appendMemory(all, app.AccessTokens.TokenVerifier)
+		}
+	}
+	return all
+}
+
+// appendMemory leaves out pretend verifiers.
+func appendMemory(all []memory, verifier any) []memory {
+	if m, ok := verifier.(memory); ok {
+		return append(all, m)
+	}
+	return all
 }
 
 // Release drops one use of rt: that of an exchange, or the one that Build gave to its
@@ -142,7 +176,7 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 	}
 	rt := &Runtime{sessions: sessions, absolute: cfg.Session.AbsoluteTimeout, close: release,
 		closed: make(chan struct{})}
-	rt.lending = with.lent
+	rt.lending, rt.memories = with.lent, append(with.memories(), sessions, assertions, admit)
 	rt.uses.Store(1)
 	var lender proxy.Lender
 	if with.lent != nil {
