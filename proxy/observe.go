@@ -84,7 +84,7 @@ func (p *Proxy) observe(ctx context.Context, ev *event, a answered) {
 	if !errors.Is(ev.sessionErr, session.ErrNone) {
 		e.Session = ev.sessionErr
 	}
-	e.Failed = e.Status >= 500
+	e.Failed = e.Failed || e.Status >= 500
 	p.metrics.request(e)
 	for _, o := range p.observers {
 		o.Observe(ctx, e)

@@ -246,3 +246,52 @@ func TestWhatWasNotDecidedHasNoDecision(t *testing.T) {
 		t.Errorf("route %q, decision %q, reason %q", ev.Route, ev.Decision, ev.Reason)
 	}
 }
+
+// Whatever is refused before its address is read has a client all the same: nobody scans with
+// TRACE, or sends addresses without end, as nobody.
+func TestTheLogSaysWhoSentWhatIsRefusedUnread(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{Trusted: prefixes(t, "127.0.0.1/32")})
+	for status, raw := range map[int]string{
+		405: rawRequest("TRACE", "/", s.host, "X-Forwarded-For: 203.0.113.7"),
+		414: rawRequest("GET", "/"+strings.Repeat("x", 9000), s.host, "X-Forwarded-For: 203.0.113.7"),
+	} {
+		a := s.wire(t).do("GET", raw)
+		line := s.log.event(t, a.header.Get("X-Request-Id"))
+		if a.status != status || line["client"] != "203.0.113.7" {
+			t.Errorf("%d, want %d: logged %v", a.status, status, line)
+		}
+	}
+}
+
+// A bug of ours is an error in the log whenever it shows: in the middle of an answer too, which
+// has a status of 200 by then.
+func TestABugInTheMiddleOfAnAnswerIsAnError(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, setup{Transport: brokenTransport{}})
+	r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/x", nil)
+	testenv.Check(t, err)
+	r.Header.Set("Cookie", s.mint(t, alice()))
+	res, err := s.transport.RoundTrip(r)
+	testenv.Check(t, err)
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); err == nil {
+		t.Errorf("%q looks whole", b)
+	}
+	line := s.log.event(t, res.Header.Get("X-Request-Id"))
+	if text, _ := line["error"].(string); line["level"] != "ERROR" || !strings.HasPrefix(text, "panic: a bug") {
+		t.Errorf("logged %v", line)
+	}
+}
+
+// brokenTransport answers with a body that panics once a part of it was read.
+type brokenTransport struct{}
+
+func (brokenTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, ContentLength: -1, Request: r,
+		Body: io.NopCloser(io.MultiReader(strings.NewReader("half"), brokenReader{}))}, nil
+}
+
+type brokenReader struct{}
+
+func (brokenReader) Read([]byte) (int, error) { panic("a bug") }

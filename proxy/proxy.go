@@ -188,7 +188,7 @@ func (p *Proxy) recoverPanic(ev *event, c *relay.Client, r *http.Request) {
 		}
 		panic(v)
 	}
-	ev.Err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	ev.Err, ev.Failed = fmt.Errorf("panic: %v\n%s", v, debug.Stack()), true
 	c.Settle()
 	if c.Begun() {
 		panic(http.ErrAbortHandler)
@@ -199,6 +199,8 @@ func (p *Proxy) recoverPanic(ev *event, c *relay.Client, r *http.Request) {
 const usualMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
+	at, err := p.peers.of(r)
+	ev.Client, ev.trusted, ev.forwards = at.client, at.trusted, at.forwards
 	// CONNECT with a body desynchronised shared connections in another proxy
 	// (CVE-2026-71324), and TRACE would echo our headers to scripts.
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
@@ -208,8 +210,6 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	if len(r.RequestURI) > p.maxURL {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
 	}
-	at, err := p.peers.of(r)
-	ev.Client, ev.trusted, ev.forwards = at.client, at.trusted, at.forwards
 	var facts authz.Facts
 	if err == nil {
 		facts, err = authz.NewFacts(r.Method, at.scheme, at.host, r.RequestURI)
