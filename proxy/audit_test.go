@@ -121,3 +121,66 @@ func TestAuditTellsOfAMixUp(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// audited has the audit stream of s go to what the function returns, as far as it is written.
+func (s *testSite) audited(t *testing.T) (records func() []observe.Record) {
+	t.Helper()
+	var stream bytes.Buffer
+	audit := observe.NewAudit(&stream, func(r observe.Record, err error) { t.Errorf("lost %v: %v", r, err) })
+	s.proxy.observers = append(s.proxy.observers, audit)
+	return func() (all []observe.Record) {
+		s.close() // every handler has told
+		if !audit.Close(time.Second) {
+			t.Fatal("the stream does not end")
+		}
+		for dec := json.NewDecoder(&stream); ; {
+			var r observe.Record
+			if dec.Decode(&r) != nil {
+				return all
+			}
+			all = append(all, r)
+		}
+	}
+}
+
+// What our own endpoints refuse is told as what rules refuse is: a form that another site sent
+// in somebody's name (CSRF), an organization that is not theirs, a sign-in that another browser
+// began, and a logout token that is forged or comes again. A token without which there is nothing to refuse is not.
+func TestAuditTellsOfWhatOurOwnEndpointsRefuse(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, withLogouts(setup{}))
+	records := s.audited(t)
+	cookie, form := "Cookie: "+s.mint(t, alice()), "Content-Type: application/x-www-form-urlencoded"
+	for _, path := range []string{"/logout", "/organization"} {
+		s.ask(t, "POST", prefix+path, "", cookie, "Origin: https://evil.example")
+	}
+	s.ask(t, "POST", prefix+"/organization", "org=main:other&return_to=/", cookie, form, "Origin: "+s.url)
+	begun, err := url.Parse(s.get(t, prefix+"/login", navigate()...).header.Get("Location"))
+	testenv.Check(t, err)
+	flow, _, _ := strings.Cut(s.get(t, prefix+"/login", navigate()...).header.Get("Set-Cookie"), ";")
+	s.get(t, prefix+"/callback/main?"+url.Values{"code": {"c"}, "state": {begun.Query().Get("state")}}.Encode(),
+		"Cookie: "+flow)
+	s.logout(t, s.logoutToken(t, "j-1", testenv.With("aud", "another")))
+	s.logout(t, s.logoutToken(t, "j-2", testenv.With("sub", "carol")))
+	s.logout(t, s.logoutToken(t, "j-2", testenv.With("sub", "carol")))
+	s.ask(t, "POST", backchannel, "", form)
+	var got []string
+	for _, r := range records() {
+		got = append(got, strings.TrimPrefix(r.Path, prefix)+": "+r.Event+" "+r.User+", "+r.Detail)
+		if r.RequestID == "" || r.Client != "127.0.0.1" || r.Status < 200 || r.Time.IsZero() {
+			t.Errorf("%+v", r)
+		}
+	}
+	want := []string{
+		"/logout: refused , sign-out from another site",
+		"/organization: refused , choice of an organization from another site",
+		"/organization: refused main:alice-1, choice of an organization that is not theirs",
+		"/callback/main: refused , ",
+		"/backchannel-logout/main: refused , logout token: ",
+		"/backchannel-logout/main: sessions_ended main:carol, ",
+		"/backchannel-logout/main: refused , logout token: its jti was used before",
+	}
+	if !slices.EqualFunc(got, want, strings.HasPrefix) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}

@@ -82,7 +82,9 @@ func (e *backchannelEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *
 	defer cancel()
 	logout, err := receiver.verify(ctx, token)
 	if err != nil {
-		return refuseLogout(w, r, ev, statusOfLogout(err), fmt.Errorf("logout token: %w", err))
+		status := statusOfLogout(err)
+		ev.Refused = status == http.StatusBadRequest
+		return refuseLogout(w, r, ev, status, fmt.Errorf("logout token: %w", err))
 	}
 	// Only now, so that strangers cannot spend what the provider may send.
 	if !receiver.rate.allow() {
@@ -94,6 +96,7 @@ func (e *backchannelEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *
 	case err != nil:
 		return refuseLogout(w, r, ev, http.StatusServiceUnavailable, err)
 	case !first:
+		ev.Refused = true
 		return refuseLogout(w, r, ev, http.StatusBadRequest, errors.New("logout token: its jti was used before"))
 	}
 	ev.User, ev.Action = logout.Person, observe.SessionsEnded

@@ -67,7 +67,9 @@ func (e *callbackEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *eve
 	if reads && q.Has("error") && errors.Is(flowErr, session.ErrNoFlow) {
 		err := fmt.Errorf("a callback with an error, and with no state that this browser could prove: %w",
 			reader.CallbackError(q.Get("error"), q.Get("error_description")))
-		return e.failureWords(provider, err, e.site.returnOf(flow)) // not counted: anybody can send such a callback
+		f := e.failureWords(provider, err, e.site.returnOf(flow)) // not counted: anybody can send such a callback
+		f.Hearsay = true
+		return f
 	}
 	if errors.Is(flowErr, session.ErrNoFlow) && !admission.InFrame(r) {
 		// The cookie is lost when a blocker removes it or the browser was closed. The

@@ -270,7 +270,8 @@ func (e *connectEndpoint) again(f *failure, a connectAsk) error {
 // notConnectedHere answers a callback that this session did not begin. It has no button:
 // a third party that remembers what somebody agreed to would grant it again unasked.
 func notConnectedHere(cause error) error {
-	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("callback of a connection: %w", cause),
+	return &failure{Status: http.StatusBadRequest, Refused: true,
+		Cause:    fmt.Errorf("callback of a connection: %w", cause),
 		Title:    "Nothing was connected here",
 		Sentence: "This was begun in another browser or in another session, or it took longer than ten minutes.",
 		Advice: "Open the app again, and begin there. If somebody sent you this address, do not use it: it works " +

@@ -314,7 +314,8 @@ func notTheirs() error {
 
 // notReadHere answers a callback that this session did not begin.
 func notReadHere(cause error) error {
-	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("callback of a directory: %w", cause),
+	return &failure{Status: http.StatusBadRequest, Refused: true,
+		Cause:    fmt.Errorf("callback of a directory: %w", cause),
 		Title:    "Nothing was read here",
 		Sentence: "This was begun in another browser or in another session, or it took longer than ten minutes.",
 		Advice: "Begin on your account page. If somebody sent you this address, do not use it: it works only for the " +

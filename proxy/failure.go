@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport-proxy/sallyport/admission"
 	"github.com/sallyport-proxy/sallyport/authz"
 	"github.com/sallyport-proxy/sallyport/identity"
+	"github.com/sallyport-proxy/sallyport/internal/observe"
 	"github.com/sallyport-proxy/sallyport/proxy/pages"
 	"github.com/sallyport-proxy/sallyport/relay"
 	"github.com/sallyport-proxy/sallyport/session"
@@ -33,6 +34,8 @@ type failure struct {
 	RetryAfter              int              // seconds; 0: no header
 	Allow                   string           // for 405
 	Code                    string           // the error of the JSON, instead of the status' text
+	Refused                 bool             // observe.Event's; every 403 of an own endpoint is, but Hearsay
+	Hearsay                 bool             // that somebody was refused elsewhere is only said, by anybody
 }
 
 func (f *failure) Error() string {
@@ -73,6 +76,9 @@ func (p *Proxy) fail(w *relay.Client, r *http.Request, ev *event, err error) {
 	}
 	if ev.Err == nil {
 		ev.Err = f.Cause
+	}
+	if f.Refused || ev.Route == observe.RouteOwn && f.Status == http.StatusForbidden && !f.Hearsay {
+		ev.Refused = true
 	}
 	if f.Status == statusClientGone {
 		// Half-closed, a client may still read: an empty 200 would look like success.

@@ -186,7 +186,7 @@ func (s *site) leadsTo(sessions *session.Manager, returnTo string) []string {
 
 // notForThisBrowser is the page for a step of a hand-off that cannot be taken here.
 func (s *site) notForThisBrowser(cause error) error {
-	return &failure{Status: http.StatusBadRequest, Cause: fmt.Errorf("hand-off: %w", cause),
+	return &failure{Status: http.StatusBadRequest, Refused: true, Cause: fmt.Errorf("hand-off: %w", cause),
 		Page: &pages.Page{Template: "message", Data: pages.Message{
 			Title: "This address is not for this browser",
 			Sentence: "It is a step of a sign-in that was begun in another browser, or that was used before or is " +

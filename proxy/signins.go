@@ -117,7 +117,9 @@ func (b *signIns) loopPage(at *site, ev *event, found error, returnTo string) er
 
 // startAgainPage is the page with a button that begins the sign-in again.
 func (b *signIns) startAgainPage(f session.Flow, cause error) error {
-	return &failure{Status: http.StatusBadRequest, Cause: cause, Title: "This sign-in cannot be completed here",
+	return &failure{Status: http.StatusBadRequest, Cause: cause,
+		Refused:  !errors.Is(cause, session.ErrNoFlow), // that one anybody can send
+		Title:    "This sign-in cannot be completed here",
 		Sentence: "The sign-in was not begun in this browser, or it is over.",
 		Page: &pages.Page{Template: "startagain",
 			Data: pages.StartAgain{StartURL: b.site.login(b.site.returnOf(f)), Cause: flowWords(cause)}}}

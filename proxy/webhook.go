@@ -63,7 +63,7 @@ func (e *webhookEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	if err != nil {
 		return refuseWebhook(w, r, ev, status, 0, err)
 	}
-	received, err := e.webhooks.Receive(r.Context(), id, r.Header, body)
+	received, err := e.webhooks.Receive(asCaller(r, ev).Context(), id, r.Header, body)
 	later, isLater := errors.AsType[*grant.LaterError](err)
 	switch {
 	case isLater:
@@ -71,6 +71,7 @@ func (e *webhookEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *even
 	case errors.Is(err, grant.ErrEventGarbled):
 		return refuseWebhook(w, r, ev, http.StatusBadRequest, 0, err)
 	case err != nil:
+		ev.Refused = true
 		return refuseWebhook(w, r, ev, http.StatusUnauthorized, 0, err)
 	}
 	ev.Note = received.Note

@@ -81,6 +81,16 @@ func (b *board) count() int {
 type webhookSite struct {
 	*testSite
 	lent *logSink // the log of the broker
+
+	mu    sync.Mutex // guards steps
+	steps []grant.Event
+}
+
+// audit is told by the broker.
+func (s *webhookSite) audit(e grant.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.steps = append(s.steps, e)
 }
 
 func newWebhookSite(t *testing.T, rows grant.Store, app *board, change ...func(*setup)) *webhookSite {
@@ -100,8 +110,9 @@ func newWebhookSite(t *testing.T, rows grant.Store, app *board, change ...func(*
 	testenv.Check(t, err)
 	other := &calendar{about: c.about}
 	other.about.ID = "plain"
-	lent := newLogSink()
-	broker, err := grant.New(grant.Options{Store: rows, Keys: ring, Relay: notifier.Relay, Log: lent.logger(),
+	site := &webhookSite{lent: newLogSink()}
+	broker, err := grant.New(grant.Options{Store: rows, Keys: ring, Relay: notifier.Relay, Log: site.lent.logger(),
+		Audit: site.audit,
 		Offers: []grant.Offer{{Connector: granttest.Signing{OAuth: c}, Owner: grant.OwnedByUser, Offered: []string{"busy"},
 			SigningSecrets: []string{webhookSecret}},
 			{Connector: other, Owner: grant.OwnedByUser, Offered: []string{"busy"}}},
@@ -120,7 +131,8 @@ func newWebhookSite(t *testing.T, rows grant.Store, app *board, change ...func(*
 	for _, f := range change {
 		f(&o)
 	}
-	return &webhookSite{newTestSite(t, o), lent}
+	site.testSite = newTestSite(t, o)
+	return site
 }
 
 // deliver sends a message as its third party does.
@@ -447,5 +459,23 @@ func TestP18_NothingOfAnEventIsLogged(t *testing.T) {
 	if strings.Contains(told, "canary") || !strings.Contains(told, webhook) || !strings.Contains(told, "answered 500") ||
 		!strings.Contains(told, "none of the signing secrets") {
 		t.Errorf("logged:\n%s", told)
+	}
+}
+
+// A third party that says that a grant has ended there is told to the audit stream with the
+// request in which it said so.
+func TestAuditTellsInWhichRequestAThirdPartyEndedAGrant(t *testing.T) {
+	t.Parallel()
+	s := newWebhookSite(t, granttest.NewStore(nil), newBoard(t))
+	now := time.Now()
+	h, body := granttest.Sign(webhookSecret, granttest.SignedBody{ID: "e-1", At: now.Add(time.Minute).Unix(),
+		Accounts: []string{"1"}, Ended: "app_uninstalled"}, now)
+	a := s.deliver(t, body, h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.steps[len(s.steps)-1]
+	want := grant.Caller{RequestID: a.header.Get("X-Request-Id"), Client: "127.0.0.1"}
+	if a.status != http.StatusOK || last.Name != grant.EventFailing || last.By != "" || last.Caller != want {
+		t.Errorf("%d %q: told %+v, want %+v", a.status, a.body, last, want)
 	}
 }

@@ -107,7 +107,7 @@ func write(w io.Writer, r *Record) error {
 // Observe implements Observer.
 func (a *Audit) Observe(_ context.Context, e *Event) {
 	event := string(e.Action)
-	if event == "" && e.Decision == "deny" {
+	if event == "" && (e.Decision == "deny" || e.Refused) {
 		event = eventRefused
 	}
 	if event == "" {

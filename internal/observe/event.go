@@ -70,6 +70,10 @@ type Event struct {
 	Ended    string // which session of their own a person ended, in words; nothing of it opens one
 	Learned  string // what a directory said of an organization
 
+	// Refused: an endpoint of our own, which decides by no route's rules, has refused it: it came
+	// from another site, is forged or used up, or asks for what is not theirs.
+	Refused bool
+
 	// Session is why a session cookie does not count; nil where there is none.
 	Session error
 	Note    string // what an operator should know of an answer that is fine
