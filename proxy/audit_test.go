@@ -184,3 +184,45 @@ func TestAuditTellsOfWhatOurOwnEndpointsRefuse(t *testing.T) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
+
+// Each time that a provider was asked again is told with what became of the session: also where
+// it ended because the person has to be asked, and where the answer was none or was forged.
+func TestAuditTellsWhatAProviderAnsweredWhenAskedAgain(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		code   string
+		fault  testenv.Fault
+		detail string
+	}{
+		"sign in":       {code: "login_required", detail: "the session has ended, because the provider has to ask"},
+		"denied":        {code: "access_denied", detail: "main no longer confirms who this is"},
+		"its own fault": {code: "server_error", detail: "main could not say who this is"},
+		"a forged token": {fault: testenv.Fault{Endpoint: testenv.Token, Resign: testenv.SignedByStranger},
+			detail: "main could not say who this is"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, b := reauthSite(t)
+			s.due(t, b)
+			records := s.audited(t)
+			if tt.fault.Endpoint != "" {
+				s.provider.Set(tt.fault)
+			}
+			b.MaxHops = 0
+			away := b.Open(s.url + "/admin").Header.Get("Location")
+			to, err := url.Parse(away)
+			testenv.Check(t, err)
+			back := s.callback("main", url.Values{"state": {to.Query().Get("state")}, "error": {tt.code},
+				"iss": {s.provider.URL}})
+			if tt.code == "" {
+				back = b.Open(away).Header.Get("Location")
+			}
+			b.Open(back)
+			all := records()
+			if len(all) != 1 || all[0].Event != "reauth" || !strings.HasPrefix(all[0].User, "main:") ||
+				!strings.HasPrefix(all[0].Detail, tt.detail) {
+				t.Errorf("told %+v, want a reauth: %s", all, tt.detail)
+			}
+		})
+	}
+}

@@ -138,13 +138,14 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 		e.countReauth(provider, "interaction")
 		e.own.end(w, r, ev, s, "reauth")
 		clearCache(w, r, e.keepCache) // somebody else may sign in
-		ev.Action, ev.Note = observe.Reauth, "the provider has to ask the person: "+err.Error()
+		ev.Action, ev.Note = observe.Reauth, "the session has ended, because the provider has to ask the "+
+			"person: "+err.Error()
 		return e.redirectToProvider(w, r, ev, provider, session.Flow{Purpose: purposeLogin, Provider: provider.ID,
 			ReturnTo: returnTo}, hintFor(&s.Identity))
 	}
 	// The provider could not say. That is no reason to sign anybody out.
 	e.countReauth(provider, "failed")
-	ev.Note = fmt.Sprintf("%s could not say who this is: %v", provider.ID, err)
+	ev.Action, ev.Note = observe.Reauth, fmt.Sprintf("%s could not say who this is: %v", provider.ID, err)
 	return back()
 }
 

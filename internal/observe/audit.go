@@ -121,7 +121,7 @@ func (a *Audit) Observe(_ context.Context, e *Event) {
 	if e.Door != DoorProxy {
 		r.Mode = e.Door
 	}
-	r.Detail = cmp.Or(e.Ended, e.Learned)
+	r.Detail = cmp.Or(e.Ended, e.Learned, e.Note)
 	switch {
 	case e.Err == nil:
 	case r.Detail == "":
