@@ -396,6 +396,12 @@ func TestReloadMovesTheAuditStream(t *testing.T) {
 	if lines("first") != 1 || lines("second") != 2 {
 		t.Errorf("the first stream has %d lines, the second %d", lines("first"), lines("second"))
 	}
+	// An auditor reads in the first one that it was left, and why there is no more in it.
+	first, err := os.ReadFile(filepath.Join(dir, "first"))
+	told := `"event":"operator","detail":"the configuration was changed: listen, log"`
+	if err != nil || !strings.Contains(string(first), told) {
+		t.Errorf("%v: the first stream is\n%s", err, first)
+	}
 	probes := fmt.Sprint(testenv.StatusOf("http://"+f.admin+"/probe/one"),
 		testenv.StatusOf("http://"+f.admin+"/probe/two"))
 	if probes != "404 200" {

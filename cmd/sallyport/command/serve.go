@@ -241,11 +241,24 @@ func (s *serving) apply(ctx context.Context, old, next *reload.Reading) error {
 	if is.Log.Level != was.Log.Level { // else what an operator has set stays
 		s.log.Level.Set(logLevel(is.Log.Level))
 	}
+	// The stream of before is told, if there was one, so that none is taken away without a word.
+	s.tellChange(is.Changed(was))
 	if is.Log.Audit != was.Log.Audit {
 		s.audit.replace(audit)
 	}
+	if was.Log.Audit == "" {
+		s.tellChange(is.Changed(was))
+	}
 	logWarnings(s.log.Logger, warnings(is), warnings(was))
 	return nil
+}
+
+// tellChange tells the audit stream, if there is one, which keys of the configuration have
+// another value now. Who changed them is not known.
+func (s *serving) tellChange(keys []string) {
+	if len(keys) > 0 { // else it was a comment
+		s.audit.Operator("", "the configuration was changed: "+strings.Join(keys, ", "))
+	}
 }
 
 // logWarnings tells of what should not stay so, but for what was told before.
