@@ -103,7 +103,7 @@ func (e *callbackEndpoint) redeem(w http.ResponseWriter, r *http.Request, ev *ev
 	returnTo := e.site.returnOf(trip.Flow)
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
-	}, func(err error) { e.unseenFailure(provider, ev.RequestID, err) })
+	}, e.unseenFailure(r, ev, provider))
 	var result redeemed
 	if err == nil {
 		result, err = fetch(r.Context())
@@ -186,12 +186,24 @@ func (e *callbackEndpoint) redemption(
 	}, nil
 }
 
-// unseenFailure counts and logs a sign-in that failed after its browser had left. If
-// the browser comes back, it begins afresh.
-func (e *callbackEndpoint) unseenFailure(provider Provider, requestID string, err error) {
-	e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
-	e.process.log.Warn("a sign-in failed after its browser had left",
-		"provider", provider.ID, "callback", requestID, "error", err)
+// unseenFailure counts and tells of a sign-in that failed after its browser had left, whose
+// request is r. If the browser comes back, it begins afresh.
+func (e *callbackEndpoint) unseenFailure(r *http.Request, ev *event, provider Provider) func(error) {
+	late := event{Event: ev.Event}
+	late.Door, late.Method, late.Host, late.Path = observe.DoorProxy, r.Method, ev.facts.Authority, ev.facts.Path
+	late.Status, late.Action = statusClientGone, observe.SignInFailed
+	return func(err error) {
+		e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
+		e.process.log.Warn("a sign-in failed after its browser had left",
+			"provider", provider.ID, "callback", late.RequestID, "error", err)
+		late.refused(err)
+		late.Err = fmt.Errorf("after its browser had left: %w", err)
+		for _, o := range e.process.observers {
+			if o, ok := o.(observe.LateObserver); ok {
+				o.ObserveLate(context.Background(), &late.Event)
+			}
+		}
+	}
 }
 
 // endedMeanwhile answers a sign-in whose person was signed out, here or at the provider,

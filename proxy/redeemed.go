@@ -145,25 +145,32 @@ func (m *redemptions) wait(ctx context.Context, d *redemption, superseded chan s
 	case <-superseded:
 	case <-ctx.Done():
 	}
+	result, err, unseen := m.take(d, superseded, ctx.Err() != nil)
+	if unseen != nil {
+		d.unseen(unseen)
+	}
+	return result, err
+}
+
+// take is the part of wait that needs the lock. unseen is a failure that nobody will get.
+func (m *redemptions) take(d *redemption, superseded chan struct{}, left bool) (r redeemed, err, unseen error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case d.latest != superseded || m.byTrip[d.trip] != d:
-		if ctx.Err() != nil {
-			return redeemed{}, errLeft
-		}
-		return redeemed{}, session.ErrConsumed
-	case ctx.Err() != nil:
+	switch current := d.latest == superseded && m.byTrip[d.trip] == d; {
+	case !current && left:
+		return redeemed{}, errLeft, nil
+	case !current:
+		return redeemed{}, session.ErrConsumed, nil
+	case left:
 		d.latest = nil
 		if d.err != nil {
 			m.drop(d)
-			d.unseen(d.err)
 		}
-		return redeemed{}, errLeft
+		return redeemed{}, errLeft, d.err
 	}
-	result, err := d.result, d.err
-	m.drop(d)
-	return result, err
+	r, err = d.result, d.err
+	m.drop(d) // and with it the person
+	return r, err, nil
 }
 
 // spend uses up a trip without redeeming anything. What waits for it is dropped,

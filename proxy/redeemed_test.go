@@ -354,7 +354,7 @@ func TestReloadingASignInThatFailedBeginsAfreshOnce(t *testing.T) {
 }
 
 // The browser leaves, and then the token endpoint breaks off, refuses or talks
-// nonsense: the operator reads so, and the browser begins afresh when it is back.
+// nonsense: the operator and the auditor read so, and the browser begins afresh when it is back.
 func TestAFailureThatNobodyWaitsForIsLoggedAndCountedOnce(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -367,6 +367,7 @@ func TestAFailureThatNobodyWaitsForIsLoggedAndCountedOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTestSite(t, setup{SignIn: true})
+			records := s.audited(t)
 			fault, asked, release := held()
 			s.provider.Set(fault, tt.fault)
 			v := s.arrives(t, s.browser(t), "mira")
@@ -389,6 +390,11 @@ func TestAFailureThatNobodyWaitsForIsLoggedAndCountedOnce(t *testing.T) {
 			}
 			if n := s.provider.Hits(testenv.Token); n != 1 {
 				t.Errorf("%d codes were redeemed", n)
+			}
+			if all := records(); len(all) != 1 || all[0].Event != "sign_in_failed" || all[0].RequestID == "" ||
+				all[0].Provider != "main" || all[0].Path != prefix+"/callback/main" || all[0].Client != "127.0.0.1" ||
+				all[0].Status != statusClientGone || !strings.Contains(all[0].Detail, tt.words) {
+				t.Errorf("the audit stream has %+v", all)
 			}
 		})
 	}

@@ -133,6 +133,11 @@ func (a *Audit) Observe(_ context.Context, e *Event) {
 	a.add(r)
 }
 
+var _ LateObserver = (*Audit)(nil)
+
+// ObserveLate implements LateObserver.
+func (a *Audit) ObserveLate(ctx context.Context, e *Event) { a.Observe(ctx, e) }
+
 // Operator records, if a is not nil, what somebody did who runs Sallyport. detail says what, who is
 // how they were known: an address, or the name of a user of this machine.
 func (a *Audit) Operator(who, detail string) {

@@ -87,6 +87,13 @@ type Observer interface {
 	Observe(context.Context, *Event)
 }
 
+// LateObserver is an Observer that is told, too, of what came of a request after its answer, by
+// an Event that says that alone.
+type LateObserver interface {
+	Observer
+	ObserveLate(context.Context, *Event)
+}
+
 // NewRequestID is 80 random bits that people can read to each other.
 func NewRequestID() string {
 	var b [10]byte

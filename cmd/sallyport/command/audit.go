@@ -64,6 +64,11 @@ func (s *auditStream) Observe(ctx context.Context, e *observe.Event) {
 	s.add(func(a *observe.Audit) { a.Observe(ctx, e) })
 }
 
+var _ observe.LateObserver = (*auditStream)(nil)
+
+// ObserveLate implements observe.LateObserver.
+func (s *auditStream) ObserveLate(ctx context.Context, e *observe.Event) { s.Observe(ctx, e) }
+
 // Operator records what somebody did who runs Sallyport.
 func (s *auditStream) Operator(who, detail string) {
 	s.add(func(a *observe.Audit) { a.Operator(who, detail) })
