@@ -434,7 +434,7 @@ func (b *Broker) save(ctx context.Context, l Lease, r Record, old Tokens, result
 	if result.Scopes != nil {
 		r.Scopes = result.Scopes
 	}
-	r.Status, r.Reason, r.RetryAt, r.RefreshedAt = b.afterRefresh(r), "", time.Time{}, b.Store.Now()
+	r.Status, r.Reason, r.RetryAt, r.RefreshedAt = b.afterRefresh(was, r), "", time.Time{}, b.Store.Now()
 	switch over := !tokens.AccessExpires.IsZero() && !r.RefreshedAt.Before(tokens.AccessExpires); {
 	case r.Status == TooNarrow:
 		r.Reason = "scopes_taken_away"
@@ -523,18 +523,19 @@ func (b *Broker) sealAgain(r Record, t Tokens) (Record, error) {
 	return sealed, err
 }
 
-// afterRefresh is the status of a grant by the scopes that it has now.
-func (b *Broker) afterRefresh(r Record) Status {
-	accesses := b.offers[r.Connector].accesses(r.Access)
-	for _, a := range accesses {
+// afterRefresh is the status of a grant by the scopes that it had, and has now. That an access
+// needs others by now is no status: a configuration that is put back mends that.
+func (b *Broker) afterRefresh(was, r Record) Status {
+	status := Active
+	for _, a := range b.offers[r.Connector].accesses(r.Access) {
 		if len(without(a.Scopes, r.Scopes)) == 0 {
 			return Active
 		}
+		if len(without(a.Scopes, was.Scopes)) == 0 {
+			status = TooNarrow
+		}
 	}
-	if len(accesses) == 0 {
-		return Active
-	}
-	return TooNarrow
+	return status
 }
 
 // inStoreTime moves the times of a credential that just came from this machine's clock, by
