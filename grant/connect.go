@@ -550,7 +550,8 @@ func disconnect(ctx context.Context, s Store, before Kept) (Kept, error) {
 // SignedIn makes the offline consents of somebody last on from a sign-in, and ends those
 // of apps that would not let them in any more, and of grants that they no longer manage:
 // what the app may do for people who are there is another consent, and stays.
-// Who has yet to choose an organization is judged after that.
+// Who has yet to choose an organization is judged after that; what this configuration does
+// not have, where it is had.
 func (b *Broker) SignedIn(ctx context.Context, who identity.Identity) error {
 	if who.MustPick() {
 		return nil
@@ -558,7 +559,7 @@ func (b *Broker) SignedIn(ctx context.Context, who identity.Identity) error {
 	ended, err := b.Store.SignedIn(ctx, who.ID(), b.Store.Now().Add(OfflineTime), func(k Key, c Consent) bool {
 		app, offer := b.apps[c.App], b.offers[k.Connector]
 		if app == nil || offer == nil {
-			return false
+			return true // another replica may have them already, and this one next
 		}
 		if k.Owner.Kind == OwnedByOrg {
 			if k.Owner.ID != who.Org.ID {

@@ -50,3 +50,28 @@ func TestScopesThatTheThirdPartyTakesAwayAreMissed(t *testing.T) {
 		}
 	})
 }
+
+// A server that does not have the configuration yet, or one in which an app or a connector is missing
+// by mistake, does not end what people agreed to for the time in which they are away.
+func TestASignInWhereAnAppIsNotKnownEndsNothing(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		a := r.ask("a", "freebusy")
+		a.Offline = true
+		r.connect(a)
+		for name, change := range map[string]func(*grant.Options){
+			"app":       func(o *grant.Options) { o.Apps = o.Apps[1:] },
+			"connector": func(o *grant.Options) { o.Apps, o.Offers = nil, nil },
+		} {
+			was := r.options
+			change(&r.options)
+			other := r.another()
+			r.options = was
+			if err := other.SignedIn(r.Context(), ann); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.broker.Lend(r.Context(), away()); err != nil {
+				t.Errorf("after a sign-in where the %s is missing: %v", name, err)
+			}
+		}
+	})
+}
