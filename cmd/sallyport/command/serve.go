@@ -209,23 +209,24 @@ func (s *serving) close() {
 }
 
 // apply takes another configuration into use: first all that can fail, then the change
-// itself, which cannot.
+// itself, which cannot. What may be refused from outside comes before what is made: it is
+// tried again and again.
 func (s *serving) apply(ctx context.Context, old, next *reload.Reading) error {
 	was, is := old.Config, next.Config
 	changeStore, err := s.process.ChangeStore(ctx, was, is)
 	if err != nil {
 		return err
 	}
-	runtime, err := s.process.Build(is, next.Secrets)
-	if err != nil {
-		return err
-	}
 	var audit *openAudit
 	if is.Log.Audit != was.Log.Audit {
 		if audit, err = s.audit.open(is.Log.Audit); err != nil {
-			runtime.Release()
 			return err
 		}
+	}
+	runtime, err := s.process.Build(is, next.Secrets)
+	if err != nil {
+		audit.close()
+		return err
 	}
 	if err := s.replaceCertificates(is); err != nil {
 		runtime.Release()
