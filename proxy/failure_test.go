@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
+	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/upstream"
 )
 
 func mustURL(tb testing.TB, raw string) *url.URL {
@@ -100,7 +103,8 @@ func TestAnAppThatDoesNotAnswerIsOneClearPage(t *testing.T) {
 	})
 }
 
-// A response that breaks off must not look whole.
+// A response that breaks off must not look whole, to the client nor to who runs the site: its
+// status is 200 by then.
 func TestUpstreamDisconnectMidAnswerAbortsTheClientsAnswer(t *testing.T) {
 	t.Parallel()
 	for name, head := range map[string]string{
@@ -122,8 +126,11 @@ func TestUpstreamDisconnectMidAnswerAbortsTheClientsAnswer(t *testing.T) {
 					t.Errorf("%d bytes looked whole", len(body))
 				}
 				if line := s.log.event(t, res.Header.Get("X-Request-Id")); line["error"] != "read from the app: "+
-					"unexpected EOF" || line["status"] != 200.0 {
+					"unexpected EOF" || line["status"] != 200.0 || line["level"] != "ERROR" {
 					t.Errorf("logged %v", line)
+				}
+				if got := s.counted(t, "sallyport_upstream_failures_total", "kind", "broken_off"); got != 1 {
+					t.Errorf("counted %v times", got)
 				}
 			})
 		}
@@ -279,5 +286,70 @@ func TestAnUnsafeRequestIsSentOnce(t *testing.T) {
 	}
 	if n := len(s.app.Requests()); n != 2 {
 		t.Errorf("the app received %d requests, want the first and one order", n)
+	}
+}
+
+// Who leaves in the middle of an answer, is signed out meanwhile, or breaks off an upload whose
+// answer has begun, is no fault of the app.
+func TestWhatTheClientEndsIsNoFailureOfTheApp(t *testing.T) {
+	t.Parallel()
+	began := make(chan struct{}, 10)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		testenv.Check(t, control.EnableFullDuplex())
+		_, _ = io.WriteString(w, "half")
+		testenv.Check(t, control.Flush())
+		began <- struct{}{}
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(app.Close)
+	appURL, err := url.Parse(app.URL)
+	testenv.Check(t, err)
+	for _, o := range []setup{{}, {TLS: true}} {
+		for name, end := range map[string]func(*testSite, session.Session, context.CancelFunc, *io.PipeWriter){
+			"leaves": func(_ *testSite, _ session.Session, leave context.CancelFunc, _ *io.PipeWriter) { leave() },
+			"is signed out": func(s *testSite, who session.Session, _ context.CancelFunc, _ *io.PipeWriter) {
+				testenv.Check(t, s.sessions.SignOut(context.Background(), headerWriter{}, who))
+			},
+			"breaks off": func(_ *testSite, _ session.Session, _ context.CancelFunc, body *io.PipeWriter) {
+				_ = body.CloseWithError(errors.New("the disk is gone"))
+			},
+			"sends too much": func(_ *testSite, _ session.Session, _ context.CancelFunc, body *io.PipeWriter) {
+				go func() { _, _ = body.Write(make([]byte, 100)) }()
+			},
+		} {
+			t.Run(fmt.Sprint(name, ", TLS ", o.TLS), func(t *testing.T) {
+				o := o
+				o.MaxBody = 10
+				if o.App, err = upstream.New(upstream.Options{URL: appURL}); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(o.App.Close)
+				s := newTestSite(t, o)
+				who := s.sessions.Start(alice())
+				ctx, leave := context.WithCancel(t.Context())
+				defer leave()
+				body, write := io.Pipe()
+				method, sent := "GET", io.Reader(nil)
+				if name == "breaks off" || name == "sends too much" {
+					method, sent = "POST", body
+				}
+				req, err := http.NewRequestWithContext(ctx, method, s.url+"/x", sent)
+				testenv.Check(t, err)
+				req.Header.Set("Cookie", s.seal(t, who))
+				res, err := s.transport.RoundTrip(req)
+				testenv.Check(t, err)
+				defer res.Body.Close()
+				receive(t, began)
+				end(s, who, leave, write)
+				line := s.log.event(t, res.Header.Get("X-Request-Id"))
+				if n := s.counted(t, "sallyport_upstream_failures_total", "kind", "broken_off"); n != 0 ||
+					line["level"] != "INFO" || line["error"] == nil ||
+					(line["error"] == "the body is larger than allowed") != (name == "sends too much") {
+					t.Errorf("counted %v times; logged %v", n, line)
+				}
+			})
+		}
 	}
 }

@@ -73,6 +73,10 @@ func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admissio
 		ev.Err = err
 		return nil
 	case c.Begun(): // fail aborts it
+		if errors.Is(err, relay.ErrBrokenOff) {
+			ev.Failed = true
+			p.metrics.upstream(a.Route.Name, "broken_off")
+		}
 		return err
 	}
 	return x.failed(err)

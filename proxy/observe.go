@@ -157,7 +157,8 @@ func newMetrics(reg prometheus.Registerer, openTunnels func() int) *metrics {
 			Help: "Times that an administrator came back from a provider whose directory was to be read once, by " +
 				"result: read, store, or the reason for which it was not read."}, []string{"provider", "result"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_failures_total",
-			Help: "Requests that an app did not answer, by route and kind: unreachable, timeout or protocol."},
+			Help: "Requests that an app did not answer, or not to the end, by route and kind: unreachable, timeout, " +
+				"protocol or broken_off."},
 			[]string{"route", "kind"}),
 		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_upstream_retries_total",
 			Help: "Requests that were sent to an app a second time, because it had done nothing with the first " +

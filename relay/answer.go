@@ -112,7 +112,7 @@ func (a *answer) copyBody(res *http.Response) error {
 			}
 			return nil
 		case err != nil:
-			return fmt.Errorf("read from the app: %w", err)
+			return &Error{ErrBrokenOff, unquoted(fmt.Errorf("read from the app: %w", err))}
 		}
 	}
 }

@@ -87,6 +87,10 @@ func (r *Relay) Exchange(c *Client, in *http.Request, o Order) (Outcome, error) 
 			outcome.CallOver = true
 			SetDeadlineExceeded(c.Header(), http.TrailerPrefix)
 			return outcome, nil
+		case x.upload != nil && x.upload.is(uploadTooLarge): // and for that the app's connection was closed
+			err = ErrTooLarge
+		case x.upload != nil && x.upload.is(uploadBroken):
+			err = ErrUploadBroken
 		}
 		return outcome, unquoted(err)
 	}

@@ -129,6 +129,7 @@ var (
 	ErrOver         = errors.New("the exchange must not go on") // Hooks.Over has said so
 	ErrProtocol     = errors.New("the answer is not HTTP")
 	ErrLoop         = errors.New("the request has come by too often")
+	ErrBrokenOff    = errors.New("the app broke off its answer")       // which had begun
 	ErrCallOver     = errors.New("the time given to the call is over") // grpc-timeout
 )
 
