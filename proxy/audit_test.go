@@ -163,6 +163,7 @@ func TestAuditTellsOfWhatOurOwnEndpointsRefuse(t *testing.T) {
 	s.logout(t, s.logoutToken(t, "j-1", testenv.With("aud", "another")))
 	s.logout(t, s.logoutToken(t, "j-2", testenv.With("sub", "carol")))
 	s.logout(t, s.logoutToken(t, "j-2", testenv.With("sub", "carol")))
+	s.logout(t, s.logoutToken(t, "j-3", func(c map[string]any) { delete(c, "sub"); c["sid"] = "s-1" }))
 	s.ask(t, "POST", backchannel, "", form)
 	var got []string
 	for _, r := range records() {
@@ -177,8 +178,9 @@ func TestAuditTellsOfWhatOurOwnEndpointsRefuse(t *testing.T) {
 		"/organization: refused main:alice-1, choice of an organization that is not theirs",
 		"/callback/main: refused , ",
 		"/backchannel-logout/main: refused , logout token: ",
-		"/backchannel-logout/main: sessions_ended main:carol, ",
+		"/backchannel-logout/main: sessions_ended main:carol, all sessions of the person",
 		"/backchannel-logout/main: refused , logout token: its jti was used before",
+		"/backchannel-logout/main: sessions_ended , sessions of the session at the provider main:s-1",
 	}
 	if !slices.EqualFunc(got, want, strings.HasPrefix) {
 		t.Errorf("got %q\nwant %q", got, want)

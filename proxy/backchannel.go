@@ -101,8 +101,10 @@ func (e *backchannelEndpoint) serve(w http.ResponseWriter, r *http.Request, ev *
 	}
 	ev.User, ev.Action = logout.Person, observe.SessionsEnded
 	kind := session.KindPerson
+	ev.Ended = "all sessions of the person"
 	if logout.ProviderSID != "" {
 		kind = session.KindSID
+		ev.Ended = "sessions of the session at the provider " + id + ":" + logout.ProviderSID
 	}
 	e.process.metrics.ended.WithLabelValues(kind.String(), "provider").Inc()
 	w.Header().Set("Content-Length", "0")

@@ -67,7 +67,7 @@ type Event struct {
 
 	Action   Action
 	Provider string // whose sign-in it was, or which provider ended sessions
-	Ended    string // which session of their own a person ended, in words; nothing of it opens one
+	Ended    string // which sessions a person or a provider ended, in words; nothing of it opens one
 	Learned  string // what a directory said of an organization
 
 	// Refused: an endpoint of our own, which decides by no route's rules, has refused it: it came
