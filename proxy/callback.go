@@ -103,7 +103,9 @@ func (e *callbackEndpoint) redeem(w http.ResponseWriter, r *http.Request, ev *ev
 	returnTo := e.site.returnOf(trip.Flow)
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
-	}, e.unseenFailure(r, ev, provider))
+	}, e.unseenFailure(r, ev, observe.SignInFailed, func(err error) {
+		e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
+	}))
 	var result redeemed
 	if err == nil {
 		result, err = fetch(r.Context())
@@ -186,16 +188,14 @@ func (e *callbackEndpoint) redemption(
 	}, nil
 }
 
-// unseenFailure counts and tells of a sign-in that failed after its browser had left, whose
-// request is r. If the browser comes back, it begins afresh.
-func (e *callbackEndpoint) unseenFailure(r *http.Request, ev *event, provider Provider) func(error) {
+// unseenFailure counts and tells of what failed after its browser had left, whose request is r:
+// a sign-in, or that a provider was asked again. If the browser comes back, it begins afresh.
+func (e *callbackEndpoint) unseenFailure(r *http.Request, ev *event, action observe.Action,
+	count func(error)) func(error) {
 	late := event{Event: ev.Event}
 	late.Door, late.Method, late.Host, late.Path = observe.DoorProxy, r.Method, ev.facts.Authority, ev.facts.Path
-	late.Status, late.Action = statusClientGone, observe.SignInFailed
+	late.Status, late.Action = statusClientGone, action
 	return func(err error) {
-		e.process.metrics.logins.WithLabelValues(provider.ID, string(identity.FailureOf(err))).Inc()
-		e.process.log.Warn("a sign-in failed after its browser had left",
-			"provider", provider.ID, "callback", late.RequestID, "error", err)
 		late.refused(err)
 		late.Err = fmt.Errorf("after its browser had left: %w", err)
 		for _, o := range e.process.observers {
@@ -203,6 +203,9 @@ func (e *callbackEndpoint) unseenFailure(r *http.Request, ev *event, provider Pr
 				o.ObserveLate(context.Background(), &late.Event)
 			}
 		}
+		e.process.log.Warn("a sign-in failed after its browser had left",
+			"provider", late.Provider, "callback", late.RequestID, "action", string(action), "error", err)
+		count(err)
 	}
 }
 

@@ -110,7 +110,7 @@ func (e *callbackEndpoint) reauthenticated(w http.ResponseWriter, r *http.Reques
 	}
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
-	}, func(error) { e.countReauth(provider, "failed") })
+	}, e.unseenFailure(r, ev, observe.Reauth, func(error) { e.countReauth(provider, "failed") }))
 	var result redeemed
 	if err == nil {
 		result, err = fetch(r.Context())

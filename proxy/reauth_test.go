@@ -378,3 +378,30 @@ func (s *testSite) counted(tb testing.TB, name, label, value string) (sum float6
 	}
 	return sum
 }
+
+// A provider is asked again, the browser leaves, and then the answer comes to nothing: operator
+// and auditor read why, and the session goes on.
+func TestAnAnswerThatNobodyWaitsForIsLoggedAndAudited(t *testing.T) {
+	t.Parallel()
+	s, b := reauthSite(t)
+	s.due(t, b)
+	records := s.audited(t)
+	fault, asked, release := held()
+	s.provider.Set(fault, testenv.Fault{Endpoint: testenv.Token, Status: 503})
+	b.MaxHops = 0
+	away := b.Open(s.url + "/admin").Header.Get("Location")
+	v := pendingCallback{s, b, b.Open(away).Header.Get("Location")}
+	v.leaves(t, asked)
+	close(release)
+	testenv.Eventually(t, "it is counted", func() bool {
+		return s.counted(t, "sallyport_reauths_total", "result", "failed") == 1
+	})
+	all := records()
+	if len(all) != 1 || all[0].Event != "reauth" || !strings.HasPrefix(all[0].User, "main:") ||
+		all[0].Status != statusClientGone || !strings.Contains(all[0].Detail, "status 503") {
+		t.Errorf("the audit stream has %+v", all)
+	}
+	if text := s.log.text(t); !strings.Contains(text, `"action":"reauth","error":"`) || s.sessionOf(b) == nil {
+		t.Errorf("session %v, logged\n%s", s.sessionOf(b), text)
+	}
+}

@@ -191,7 +191,7 @@ func (e *callbackEndpoint) steppedUp(w http.ResponseWriter, r *http.Request, ev 
 	}
 	fetch, err := e.process.redeemed.join(trip, e.sessions.BrowserID(r), e.maxFlows, func() (redeemFunc, error) {
 		return e.redemption(r, ev, provider, q, trip)
-	}, func(error) { e.countStepUp(provider, "failed") })
+	}, e.unseenFailure(r, ev, observe.StepUpFailed, func(error) { e.countStepUp(provider, "failed") }))
 	var result redeemed
 	if err == nil {
 		result, err = fetch(r.Context())
