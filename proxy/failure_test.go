@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -351,5 +352,37 @@ func TestWhatTheClientEndsIsNoFailureOfTheApp(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// An upload that turns to garbage once the app has begun to answer is the client's fault, and the
+// log says so, and not that the connection to the app was closed for it.
+func TestAGarbledUploadIsNoFailureOfTheApp(t *testing.T) {
+	t.Parallel()
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		testenv.Check(t, control.EnableFullDuplex())
+		_, _ = io.WriteString(w, "half")
+		testenv.Check(t, control.Flush())
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
+	t.Cleanup(app.Close)
+	appURL, err := url.Parse(app.URL)
+	testenv.Check(t, err)
+	up, err := upstream.New(upstream.Options{URL: appURL})
+	testenv.Check(t, err)
+	t.Cleanup(up.Close)
+	s := newTestSite(t, setup{App: up})
+	conn, err := net.Dial("tcp", s.addr)
+	testenv.Check(t, err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /open HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", s.host)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	testenv.Check(t, err)
+	fmt.Fprint(conn, "zz\r\nhello\r\n")
+	line := s.log.event(t, res.Header.Get("X-Request-Id"))
+	if n := s.counted(t, "sallyport_upstream_failures_total", "kind", "broken_off"); n != 0 ||
+		line["level"] != "INFO" || line["error"] != "the body broke off" {
+		t.Errorf("counted %v times; logged %v", n, line)
 	}
 }
