@@ -204,8 +204,8 @@ func keptConnections(t *testing.T, block, asked string) string {
 	return "upstream kept { server " + asked + "; keepalive 32; }\n" + readdressed(t, block,
 		"        proxy_set_header X-Forwarded-Uri $request_uri;\n", "        proxy_set_header X-Forwarded-Uri $request_uri;\n"+
 			"        proxy_http_version 1.1;\n        proxy_set_header Connection \"\";\n",
-		"internal; # New: no page's script reads what is meant for nginx and the app.\n        proxy_pass http://"+asked+";",
-		"internal;\n        proxy_pass http://kept;")
+		" answers in Sallyport's place.\n        proxy_pass http://"+asked+";",
+		"\n        proxy_pass http://kept;")
 }
 
 // compareQuestions asks in turns, and logs what a check costs each process.

@@ -42,7 +42,7 @@ func engines() []engine {
 	}
 }
 
-// enginePatience is how long one step in a browser may take, and what is waited for.
+// enginePatience is how long one step in a browser may take.
 const enginePatience = 30 * time.Second
 
 // reader is somebody who looks at a page, in whatever engine.
@@ -105,9 +105,11 @@ func (r reader) tab() reader {
 	return reader{r.t, p, r.losesBack}
 }
 
+// until waits for longer than one step may take: now and then WebKit loses what it was asked as
+// one page gave way to the next, and says so only when the time of that step is over.
 func (r reader) until(what string, holds func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(enginePatience); !holds(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * enginePatience); !holds(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.check("wait for "+what, errors.New("in vain"))
 		}
