@@ -52,8 +52,8 @@ func TestTheGuideForEnvoyNamesAllThatIsRead(t *testing.T) {
 	for _, name := range slices.Concat(readNames[:], []string{"X-Forwarded-Proto", "X-Envoy-External-Address",
 		"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Envoy-Internal", "X_Forwarded_User",
 		"X.Sallyport-Assertion", "x_http_method_override", "X-Original_Url", "X+Forwarded!Groups",
-		"X-Forwarded-Host", "X-Forwarded-Uri", "X-Original-URL", "X-Rewrite-URL", "Forwarded", "Remote-User", "X-Auth-Request-User", "Proxy", "Script-Name",
-		"X-Middleware-Subrequest"}) {
+		"X-Forwarded-Host", "X-Forwarded-Uri", "X-Original-URL", "X-Rewrite-URL", "Forwarded", "Remote-User",
+		"X-Auth-Request-User", "Proxy", "Script-Name", "X-Middleware-Subrequest"}) {
 		if !told(strings.ToLower(name)) {
 			t.Errorf("%s is read, and Envoy does not tell it", name)
 		}

@@ -145,7 +145,7 @@ func (s *testSite) audited(t *testing.T) (records func() []observe.Record) {
 
 // What our own endpoints refuse is told as what rules refuse is: a form that another site sent
 // in somebody's name (CSRF), an organization that is not theirs, a sign-in that another browser
-// began, and a logout token that is forged or comes again. A token without which there is nothing to refuse is not.
+// began, and a logout token that is forged or comes again. A request without a token is not.
 func TestAuditTellsOfWhatOurOwnEndpointsRefuse(t *testing.T) {
 	t.Parallel()
 	s := newTestSite(t, withLogouts(setup{}))

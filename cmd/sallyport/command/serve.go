@@ -243,12 +243,13 @@ func (s *serving) apply(ctx context.Context, old, next *reload.Reading) error {
 		s.log.Level.Set(logLevel(is.Log.Level))
 	}
 	// The stream of before is told, if there was one, so that none is taken away without a word.
-	s.tellChange(is.Changed(was))
+	changed := is.Changed(was)
+	s.tellChange(changed)
 	if is.Log.Audit != was.Log.Audit {
 		s.audit.replace(audit)
 	}
 	if was.Log.Audit == "" {
-		s.tellChange(is.Changed(was))
+		s.tellChange(changed)
 	}
 	logWarnings(s.log.Logger, warnings(is), warnings(was))
 	return nil
