@@ -112,7 +112,7 @@ func (p *party) recover(s Shared, b *grant.Broker) {
 		}
 	})
 	for _, c := range connectors {
-		testenv.Within(p, time.Minute, c+" is lent again", func() bool {
+		testenv.Within(p, 5*time.Minute, c+" is lent again", func() bool {
 			if p.look(c).used > newest[c] {
 				return true
 			}

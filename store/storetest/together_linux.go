@@ -28,7 +28,7 @@ func RotatedTogether(t *testing.T, s Shared) {
 			Pause: 100 * time.Millisecond})
 	}
 	testenv.Within(t, time.Duration(expirations)*10*time.Second, "the credential expired often enough",
-		func() bool { return p.look(strict).issued > expirations || t.Failed() })
+		func() bool { return p.look(strict).used >= expirations || t.Failed() })
 	p.end()
 	p.tell("at the end")
 	c := p.look(strict)
@@ -37,8 +37,8 @@ func RotatedTogether(t *testing.T, s Shared) {
 			t.Errorf("refresh token %d was shown %d times, by %v", n, len(by), by)
 		}
 	}
-	if c.ended || c.used < expirations {
-		t.Errorf("ended: %v; credential %d was the newest that a client was lent", c.ended, c.used)
+	if c.ended {
+		t.Error("the grant has ended")
 	}
 }
 
@@ -54,14 +54,14 @@ func StoppedHolder(t *testing.T, s Shared) {
 		p.start(s, orders{Name: fmt.Sprint("worker-", i), Connectors: []string{onceOnly}, Clients: 5})
 	}
 	name := p.stopHolder(s)
-	t.Cleanup(func() { p.signal(name, syscall.SIGCONT) }) // it could not end otherwise
 	issued := p.look(onceOnly).issued
 	if campaign() {
 		time.Sleep(45 * time.Second)
 	}
-	testenv.Within(t, 2*time.Minute, "another process gives the grant up", func() bool {
+	testenv.Within(t, 5*time.Minute, "another process gives the grant up", func() bool {
 		if !campaign() {
-			s.Exec(t, older(45 * time.Second)[0])
+			// Only the lease of who stands still: a slow process would lose its own, again and again.
+			s.Exec(t, older(45 * time.Second)[0]+" where shown = 0")
 		}
 		time.Sleep(100 * time.Millisecond)
 		kept, err := s.rows.Get(t.Context(), keyOf(onceOnly))
@@ -71,13 +71,13 @@ func StoppedHolder(t *testing.T, s Shared) {
 		t.Errorf("%d tokens were given out while the holder stood still", now-issued)
 	}
 	p.signal(name, syscall.SIGCONT)
-	testenv.Within(t, 2*time.Minute, "the grant is alive, and is refreshed again and again", func() bool {
+	testenv.Within(t, 5*time.Minute, "the grant is alive, and is refreshed again and again", func() bool {
 		return p.look(onceOnly).used >= issued+3
 	})
 	p.end()
 	p.tell("at the end")
 	kept, err := s.rows.Get(t.Context(), keyOf(onceOnly))
-	if err != nil || kept.Status != grant.Active {
+	if err != nil || !kept.Status.Usable() { // the last credential may have come late
 		t.Errorf("the grant is %s (%s), %v", kept.Status, kept.Reason, err)
 	}
 }
@@ -87,6 +87,7 @@ func (p *party) signal(name string, sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w := p.processes[name]; w != nil {
+		p.stood[name] = p.stood[name] || sig == syscall.SIGSTOP
 		_ = w.cmd.Process.Signal(sig)
 	}
 }

@@ -165,6 +165,9 @@ func (c *caller) use(ctx context.Context, b *grant.Broker, connector string, pau
 	if _, ok := errors.AsType[*grant.RequiredError](err); ok {
 		form.Set("later", "1")
 	}
+	if errors.Is(err, context.DeadlineExceeded) { // the minute above is over
+		form.Set("slow", "1")
+	}
 	_, _, _ = c.post(ctx, "/used", form)
 	time.Sleep(pause)
 }
