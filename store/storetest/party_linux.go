@@ -325,9 +325,7 @@ func (p *party) start(s Shared, o orders) {
 // strike kills a process where it is.
 func (p *party) strike(name string) {
 	p.leave(name)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_ = p.processes[name].cmd.Process.Kill()
+	p.signal(name, syscall.SIGKILL)
 }
 
 // bury waits until nothing of a process that was killed is left: what it sent before has

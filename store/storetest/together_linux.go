@@ -28,7 +28,7 @@ func RotatedTogether(t *testing.T, s Shared) {
 			Pause: 100 * time.Millisecond})
 	}
 	testenv.Within(t, time.Duration(expirations)*10*time.Second, "the credential expired often enough",
-		func() bool { return p.look(strict).used >= expirations || t.Failed() })
+		func() bool { return p.look(strict).used > expirations || t.Failed() })
 	p.end()
 	p.tell("at the end")
 	c := p.look(strict)
@@ -77,7 +77,8 @@ func StoppedHolder(t *testing.T, s Shared) {
 	p.end()
 	p.tell("at the end")
 	kept, err := s.rows.Get(t.Context(), keyOf(onceOnly))
-	if err != nil || !kept.Status.Usable() { // the last credential may have come late
+	late := kept.Status == grant.Degraded && kept.Reason == grant.ReasonOver // on a slow machine
+	if err != nil || kept.Status != grant.Active && !late {
 		t.Errorf("the grant is %s (%s), %v", kept.Status, kept.Reason, err)
 	}
 }
