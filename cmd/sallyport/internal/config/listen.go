@@ -93,8 +93,8 @@ func listenShape() yamltable.Shape[Listen] {
 			yamltable.OnlyTrue(), func(l *Listen) *bool { return &l.H2C }),
 		yamltable.Field("lane", "GET and HEAD without a body that come over HTTP/1.1 without TLS, to http and to "+
 			"external_auth, are answered by a server of Sallyport's own, which takes less of the processor's time. "+
-			"Every other connection is the standard library's, as all are if this is left out.",
-			yamltable.OnlyTrue(), func(l *Listen) *bool { return &l.Lane }),
+			"Every other connection is the standard library's, as all are with false.",
+			yamltable.TrueOrFalse(), func(l *Listen) *bool { return &l.Lane }).Or("false"),
 		yamltable.Field("https", "The address and certificate for https, instead of http.", https,
 			func(l *Listen) *HTTPS { return &l.HTTPS }),
 		yamltable.Field("keep_alive", "How long a connection may wait for its next request. Longer than a load "+
@@ -177,7 +177,8 @@ func checkListen(w *yamltable.Walker, at yamltable.Place, l *Listen) {
 	if l.H2C && l.HTTPS.Address != "" {
 		w.FaultAt(at.Path+".h2c", "is for plain http; https speaks HTTP/2 without it, so leave it out")
 	}
-	if asked := l.ExternalAuth.Address != "" && !l.ExternalAuth.TLS(); l.Lane && l.HTTPS.Address != "" && !asked {
+	asked := l.ExternalAuth.Address != "" && !l.ExternalAuth.TLS()
+	if l.Lane && l.HTTPS.Address != "" && !asked && w.Has(at.Path+".lane") {
 		w.FaultAt(at.Path+".lane", "is for connections without TLS, and no listener has any, so leave it out")
 	}
 	checkAddresses(w, at, l)

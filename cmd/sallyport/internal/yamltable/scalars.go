@@ -6,6 +6,9 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
+
+	yaml "go.yaml.in/yaml/v4"
 )
 
 // Unquoted is a complaint about a text that may hold a password.
@@ -91,8 +94,8 @@ func OneOf[T ~string](want string, values ...T) Shape[T] {
 // OnlyTrue is `true`: leaving the key out says the opposite.
 func OnlyTrue() Shape[bool] {
 	return Shape[bool]{Want: "true", Schema: Schema{"const": true}, Read: func(w *Walker, at Place, into *bool) {
-		if *into = at.Node.Tag == "!!bool" && at.Node.Value == "true"; !*into {
-			w.Fault(at, "must be true or left out, not %s", describe(at.Node, false))
+		if *into = isBool(at.Node, "true"); !*into {
+			w.Suggest(at, boolMeant(at.Node, "true"), "must be true or left out, not %s", describe(at.Node, false))
 		}
 	}}
 }
@@ -100,21 +103,43 @@ func OnlyTrue() Shape[bool] {
 // OnlyFalse is `false`, and reads as true: what it switches off is off.
 func OnlyFalse() Shape[bool] {
 	return Shape[bool]{Want: "false", Schema: Schema{"const": false}, Read: func(w *Walker, at Place, into *bool) {
-		if *into = at.Node.Tag == "!!bool" && at.Node.Value == "false"; !*into {
-			w.Fault(at, "must be false or left out, not %s", describe(at.Node, false))
+		if *into = isBool(at.Node, "false"); !*into {
+			w.Suggest(at, boolMeant(at.Node, "false"), "must be false or left out, not %s", describe(at.Node, false))
 		}
 	}}
 }
 
-// TrueOrFalse is `true` or `false`.
+// TrueOrFalse is `true` or `false`; `on` and `off` say the same, as in YAML 1.1.
 func TrueOrFalse() Shape[bool] {
-	return Shape[bool]{Want: "true or false", Schema: Schema{"type": "boolean"},
+	return Shape[bool]{Want: "true or false", Schema: Schema{"enum": []any{true, false, "on", "off"}},
 		Read: func(w *Walker, at Place, into *bool) {
-			*into = at.Node.Value == "true"
-			if at.Node.Tag != "!!bool" || (at.Node.Value != "true" && at.Node.Value != "false") {
-				w.Fault(at, "must be true or false, not %s", describe(at.Node, false))
+			text := IsText(at.Node)
+			*into = isBool(at.Node, "true") || text && at.Node.Value == "on"
+			if !*into && !isBool(at.Node, "false") && !(text && at.Node.Value == "off") {
+				w.Suggest(at, boolMeant(at.Node, "true", "false"), "must be true or false, not %s",
+					describe(at.Node, false))
 			}
 		}}
+}
+
+func isBool(n *yaml.Node, value string) bool { return n.Tag == "!!bool" && n.Value == value }
+
+// boolMeant is the one of values that a word stands for elsewhere (YAML 1.1); "" if it is none of them.
+func boolMeant(n *yaml.Node, values ...string) string {
+	if n.Kind != yaml.ScalarNode {
+		return ""
+	}
+	meant := ""
+	switch strings.ToLower(n.Value) {
+	case "true", "yes", "on":
+		meant = "true"
+	case "false", "no", "off":
+		meant = "false"
+	}
+	if !slices.Contains(values, meant) {
+		return ""
+	}
+	return meant
 }
 
 // Number is a whole number in decimal.
