@@ -5,15 +5,16 @@ import (
 	"testing"
 )
 
-// YAML 1.1 has on and off for true and false, and so has who writes it; what is meant by other
-// words is told.
-func TestASwitchIsOnOrOff(t *testing.T) {
-	for value, want := range map[string]bool{"true": true, "on": true, "'on'": true, "false": false, "off": false} {
+// Elsewhere on, yes and no are true and false (YAML 1.1). Here they are texts, and what was meant is
+// told.
+func TestASwitchIsTrueOrFalse(t *testing.T) {
+	for value, want := range map[string]bool{"true": true, "false": false} {
 		if got := parse(t, with(t, "session:", "listen:\n  lane: "+value+"\nsession:")).Listen.Lane; got != want {
 			t.Errorf("lane: %s is %t", value, got)
 		}
 	}
 	for change, want := range map[string]string{
+		"lane: off":    `listen.lane: must be true or false, not "off" (did you mean "false"?)`,
 		"lane: no":     `listen.lane: must be true or false, not "no" (did you mean "false"?)`,
 		"lane: 'true'": `listen.lane: must be true or false, not "true" (did you mean "true"?)`,
 		"lane: 1":      "listen.lane: must be true or false, not the number 1",

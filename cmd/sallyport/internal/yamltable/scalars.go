@@ -109,13 +109,11 @@ func OnlyFalse() Shape[bool] {
 	}}
 }
 
-// TrueOrFalse is `true` or `false`; `on` and `off` say the same, as in YAML 1.1.
+// TrueOrFalse is `true` or `false`.
 func TrueOrFalse() Shape[bool] {
-	return Shape[bool]{Want: "true or false", Schema: Schema{"enum": []any{true, false, "on", "off"}},
+	return Shape[bool]{Want: "true or false", Schema: Schema{"type": "boolean"},
 		Read: func(w *Walker, at Place, into *bool) {
-			text := IsText(at.Node)
-			*into = isBool(at.Node, "true") || text && at.Node.Value == "on"
-			if !*into && !isBool(at.Node, "false") && !(text && at.Node.Value == "off") {
+			if *into = isBool(at.Node, "true"); !*into && !isBool(at.Node, "false") {
 				w.Suggest(at, boolMeant(at.Node, "true", "false"), "must be true or false, not %s",
 					describe(at.Node, false))
 			}
