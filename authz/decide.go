@@ -68,6 +68,8 @@ const (
 	ReasonNotAdmitted Reason = "not_admitted" // who they are is proved, and their provider's options admit only others
 
 	ReasonStepUp Reason = "step_up" // theirs, once they prove again who they are: more recently, or by other means
+
+	ReasonRulesChanged Reason = "rules_changed" // let in, and ended when the configuration changed and did not any more
 )
 
 // Verdict is an outcome with its grounds.

@@ -66,6 +66,7 @@ func (p *Proxy) forward(c *relay.Client, r *http.Request, ev *event, a *admissio
 	if outcome.CallOver {
 		ev.Note = relay.ErrCallOver.Error()
 	}
+	ev.ended(err)
 	switch {
 	case err == nil:
 		return nil

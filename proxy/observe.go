@@ -36,6 +36,15 @@ func (ev *event) decide(decision string, reason authz.Reason) {
 	ev.Decision, ev.Reason = decision, string(reason)
 }
 
+// ended notes why a request that was let in was ended before its time: changed rules refuse it,
+// as they would if it came now. Who ends sessions is told where they do.
+func (ev *event) ended(why error) {
+	if errors.Is(why, admission.ErrRulesChanged) {
+		ev.decide(authz.Deny.String(), authz.ReasonRulesChanged)
+		ev.Rule = 0
+	}
+}
+
 func (ev *event) identify(id *identity.Identity) {
 	ev.User, ev.Org = id.ID(), id.Org.ID
 }

@@ -54,6 +54,7 @@ func (t *tunnel) Ended(why error, bytes int64) {
 	if why != nil {
 		t.ev.Note = "tunnel ended: " + why.Error()
 		t.p.metrics.tunnelClosed(why)
+		t.ev.ended(why)
 	}
 	t.p.observe(context.Background(), t.ev,
 		answered{method: t.method, host: t.host, status: http.StatusSwitchingProtocols, bytes: bytes})

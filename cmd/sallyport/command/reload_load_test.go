@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -317,6 +318,83 @@ func TestP11_ReloadJudgesStreamsAgain(t *testing.T) {
 	ws = r.openSocket(t, cookie)
 	r.reload(t, strings.Replace(r.config(4), "path: /ws", "path: /elsewhere", 1), "ok")
 	ws.ends(t) // the route for / has taken its place, which allows no WebSockets
+}
+
+// What is ended because the rules have changed was refused by them, and the audit stream says so: a
+// request that waits for the app, an answer that is on its way, and a WebSocket.
+func TestP11_WhatChangedRulesEndIsAudited(t *testing.T) {
+	t.Parallel()
+	r := startReloaded(t)
+	begun := make(chan struct{})
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch req.URL.Path {
+		case "/":
+			return
+		case "/ws":
+			echo(w)
+			return
+		case "/stream":
+			_, _ = io.WriteString(w, "the beginning")
+			_ = http.NewResponseController(w).Flush()
+		}
+		begun <- struct{}{}
+		<-req.Context().Done()
+	}))
+	t.Cleanup(app.Close)
+	audit := filepath.Join(t.TempDir(), "audit")
+	config := func(allow string) string {
+		text := strings.ReplaceAll(r.config(1), r.apps[0].URL, app.URL)
+		text = strings.ReplaceAll(text, r.apps[1].URL, app.URL)
+		text = strings.ReplaceAll(text, "allow: authenticated", "allow: "+allow)
+		return strings.Replace(text, "format: json}", "format: json, audit: "+audit+"}", 1)
+	}
+	r.reload(t, config("authenticated"), "ok")
+	_, cookie := r.signIn(t, "mira")
+	ws := r.openSocket(t, cookie)
+	answers := make(chan string, 2)
+	for _, path := range []string{"/slow", "/stream"} {
+		go func() {
+			req, err := http.NewRequest("GET", "http://"+r.public+path, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			req.Header.Set("Cookie", cookie)
+			res, err := http.DefaultTransport.RoundTrip(req)
+			if err != nil {
+				answers <- path + " " + err.Error()
+				return
+			}
+			defer res.Body.Close()
+			_, err = io.Copy(io.Discard, res.Body)
+			answers <- fmt.Sprint(path, " ", res.StatusCode, " ", err)
+		}()
+		<-begun
+	}
+	r.reload(t, config("[{groups: [nobodys]}]"), "ok")
+	ws.ends(t)
+	got := []string{<-answers, <-answers}
+	slices.Sort(got)
+	if want := []string{"/slow 403 <nil>", "/stream 200 unexpected EOF"}; !slices.Equal(got, want) {
+		t.Errorf("the answers are %q, want %q", got, want)
+	}
+	testenv.Eventually(t, "the audit stream tells of all three", func() bool {
+		text, err := os.ReadFile(audit)
+		testenv.Check(t, err)
+		got = regexp.MustCompile(`"event":"refused".*`).FindAllString(string(text), -1)
+		return len(got) == 3
+	})
+	for _, line := range got {
+		for _, want := range []string{`"user":"sso:mira"`, `"reason":"rules_changed"`, `"request_id":"`} {
+			if !strings.Contains(line, want) {
+				t.Errorf("%s is not in %s", want, line)
+			}
+		}
+	}
+	metrics := testenv.BodyOf("http://" + r.admin + "/metrics")
+	if want := `sallyport_decisions_total{decision="deny",mode="proxy",reason="rules_changed"} 3`; !strings.Contains(
+		metrics, want) {
+		t.Errorf("the metrics have no %s", want)
+	}
 }
 
 // A provider that is taken out: its people are sent to sign in, their streams end, and
