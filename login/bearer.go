@@ -127,8 +127,11 @@ func (p *Provider) TokenVerifier(o BearerOptions) (*TokenVerifier, error) {
 			return nil, fmt.Errorf("bearer: unknown quirk %q", name)
 		}
 		b.anyTyp = b.anyTyp || name == quirkAnyTyp
-		p.log.Warn("a quirk is allowed",
-			"quirk", name, "weakens", BearerQuirks()[i].Weakens, "audiences", o.Audiences)
+		// A reload makes the verifier anew and keeps the Provider.
+		p.notices.once(fmt.Sprint("quirk ", name, o.Audiences), func() {
+			p.log.Warn("a quirk is allowed",
+				"quirk", name, "weakens", BearerQuirks()[i].Weakens, "audiences", o.Audiences)
+		})
 	}
 	return b, nil
 }

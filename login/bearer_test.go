@@ -506,6 +506,11 @@ func TestP21_BearerOptionsThatWouldMixUpTokensAreRefused(t *testing.T) {
 	if !strings.Contains(w.logged(), `"quirk":"any_typ"`) || !strings.Contains(w.logged(), `"level":"WARN"`) {
 		t.Errorf("the quirk is not logged:\n%s", w.logged())
 	}
+	w.bearer(anyTyp) // as after a reload
+	w.bearer(anyTyp, func(o *BearerOptions) { o.Audiences = []string{"another"} })
+	if n := strings.Count(w.logged(), `"quirk":"any_typ"`); n != 2 {
+		t.Errorf("two audiences, and the quirk is logged %d times", n)
+	}
 }
 
 // CVE-2026-33544: callers at the same time never get each other's identity.
