@@ -462,6 +462,8 @@ func (e *awayEndpoints) take(w http.ResponseWriter, r *http.Request, ev *event) 
 	case errors.Is(err, session.ErrGrant):
 		return e.site.notForThisBrowser(err)
 	case refused(err):
+		// Whose it was is known, and who came with it need not be the same.
+		ev.Note = "a session of " + g.Session.Identity.ID() + " was not taken, " + handOffResult(err)
 		return e.notTaken(w, r, ev, g, err)
 	}
 	return &failure{Status: http.StatusServiceUnavailable, Cause: err, RetryAfter: 5}

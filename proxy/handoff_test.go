@@ -1054,13 +1054,21 @@ func TestHandOffsAreCountedAndAudited(t *testing.T) {
 			break
 		}
 		if r.Event == string(observe.HandOff) {
-			got = append(got, fmt.Sprintf("%s %s %d %t", r.Host, r.User, r.Status, r.Detail != ""))
+			got = append(got, fmt.Sprintf("%s %s %d %s", r.Host, r.User, r.Status, r.Detail))
 		}
 	}
 	const ines = "main:ines-1"
-	if wanted := []string{acme + " " + ines + " 303 false", appHost + " " + ines + " 403 true", acme + "  400 true",
-		acme + "  400 true", acme + " " + ines + " 303 false", acme + " " + ines + " 303 false",
-		acme + "  302 false"}; !slices.Equal(got, wanted) {
+	if wanted := []string{
+		acme + " " + ines + " 303 ",
+		appHost + " " + ines + ` 403 cedar.tenants.localhost is for the organization "cedar", and ` + ines +
+			" does not belong to it",
+		acme + "  400 a session of " + ines + " was not taken, other_browser: hand-off: this browser did not begin a " +
+			"sign-in here",
+		acme + "  400 hand-off: the grant is not for this host, or not ours",
+		acme + " " + ines + " 303 ",
+		acme + " " + ines + " 303 a session of " + ines + " was not taken, used",
+		acme + "  302 a session of " + ines + " was not taken, late",
+	}; !slices.Equal(got, wanted) {
 		t.Errorf("audited %q\nwant    %q", got, wanted)
 	}
 }
