@@ -180,6 +180,9 @@ type Broker struct {
 	// misplaced is why the newest Locate of a grant failed, by the grant's ID; "": it did not.
 	// Its other keys are connectors and why their grants are not sent to what they are now.
 	misplaced *recent.Cache[string, string]
+	// answered is the Version of a grant, by its ID, at which the third party refused its key, as it
+	// was asked by this Broker. See mayAskAgain.
+	answered *recent.Cache[string, int64]
 }
 
 // mostMisplaced is how many grants are remembered in misplaced, at least half of it. Of others
@@ -224,7 +227,7 @@ func New(o Options) (*Broker, error) {
 		waiting: map[string]chan struct{}{}, flights: map[string]*flight{}, trouble: map[string]*trouble{},
 		fails: map[string]int{}, forced: map[string]forcing{}, used: map[use]time.Time{},
 		reportedAt: map[string]time.Time{}, connects: map[connecting]int{},
-		misplaced: recent.New[string, string](mostMisplaced)}
+		misplaced: recent.New[string, string](mostMisplaced), answered: recent.New[string, int64](mostAnswered)}
 	if err := b.configure(); err != nil {
 		return nil, err
 	}

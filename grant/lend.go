@@ -149,6 +149,9 @@ func (b *Broker) lend(ctx context.Context, u Use, rejected int64) (Loan, error) 
 			return Loan{}, &LaterError{time.Second, fmt.Errorf("read the grant: %w", err)}
 		}
 		accesses, err := b.mayUse(u, app, kept)
+		if err != nil && b.askAgainFor(ctx, u, kept) {
+			continue
+		}
 		if err != nil {
 			return Loan{}, err
 		}
@@ -471,6 +474,7 @@ func (b *Broker) refusedForGood(ctx context.Context, r Record, t Tokens) (bool, 
 	err := b.Store.SetStatus(ctx, r.ID, r.Generation, status, reason, time.Time{})
 	switch {
 	case err == nil:
+		b.answered.Put(r.ID, r.Version+1, 1)
 		b.changed(ctx, r, status, reason)
 		return true, nil
 	case errors.Is(err, ErrChanged), errors.Is(err, ErrNotFound):
@@ -575,6 +579,9 @@ func (b *Broker) List(ctx context.Context, app string, who Party) ([]Line, error
 			return nil, &LaterError{time.Second, fmt.Errorf("read the grant: %w", err)}
 		default:
 			b.fill(&line, use, a, kept)
+			if !line.Status.Usable() {
+				go b.askAgainFor(context.WithoutCancel(ctx), use, kept)
+			}
 		}
 		lines = append(lines, line)
 	}

@@ -56,6 +56,7 @@ func (e *accountEndpoint) grants(r *http.Request, ev *event, s *session.Session)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), grantsTime)
 	defer cancel()
+	e.lender.Look(ctx, s.Identity)
 	views, err := e.lender.View(ctx, s.Identity)
 	if err != nil {
 		e.own.process.log.Error("the account page lacks the list of grants", "request_id", ev.RequestID, "error", err)

@@ -52,6 +52,7 @@ type Lender interface {
 	Connect(ctx context.Context, who identity.Identity, a grant.Ask, callback url.Values, h identity.Handshake,
 		confirm bool) (grant.Kept, error)
 	ConnectKey(ctx context.Context, who identity.Identity, a grant.Ask, key string, confirm bool) (grant.Kept, error)
+	Look(ctx context.Context, who identity.Identity)
 	View(ctx context.Context, who identity.Identity) ([]grant.View, error)
 	Name(connector string) string
 	Withdraw(ctx context.Context, who identity.Identity, connector, app string) error
