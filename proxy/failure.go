@@ -177,6 +177,11 @@ func wordsFor(status int) (title, sentence, advice string) {
 	case http.StatusRequestURITooLong:
 		return "This address is too long", "The address is longer than this site accepts.",
 			"If a form made it, tell the people who run this site."
+	case http.StatusRequestHeaderFieldsTooLarge:
+		return "Your browser sends too much", "The cookies and other headers of the request are more than this site " +
+				"accepts.",
+			"Delete the cookies of this site in your browser, and open it again. If it stays like this, tell the " +
+				"people who run this site and give them the request id."
 	case http.StatusBadGateway:
 		return "The app is not answering", "You reached this site, but the app behind it could not be reached.",
 			"Try again in a moment. If it stays like this, tell the people who run this site and give them the " +

@@ -268,7 +268,7 @@ func (s *testSite) build(tb testing.TB, o setup, public *url.URL) {
 		PublicURL: public, Prefix: prefix, Admission: admit, Sessions: s.sessions, Table: table, Upstreams: upstreams,
 		Headers:    headers,
 		Assertions: signer, Providers: providers, Once: s.once, Orgs: o.Orgs, Branding: o.Brand, MaxFlows: o.Flows,
-		MaxURL: 8 << 10, Trusted: o.Trusted,
+		MaxURL: 8 << 10, MaxHeader: 64 << 10, Trusted: o.Trusted,
 	}
 	if o.Tuned != nil {
 		o.Tuned(&options)
@@ -298,7 +298,7 @@ func (s *testSite) login(tb testing.TB, id string, call time.Duration) *login.Pr
 
 func (s *testSite) start(tb testing.TB, o setup) {
 	s.server.Config = &http.Server{
-		Handler: s.proxy, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: s.proxy, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 128 << 10,
 		ErrorLog:                     slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: 100},
 		DisableGeneralOptionsHandler: true,

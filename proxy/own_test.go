@@ -331,6 +331,7 @@ func TestAnIncompleteFrontDoorDoesNotOpen(t *testing.T) {
 		"no headers": func(o *Options) { o.Headers = nil }, "no assertions": func(o *Options) { o.Assertions = nil },
 		"no providers": func(o *Options) { o.Providers = nil },
 		"no flows":     func(o *Options) { o.MaxFlows = 0 }, "no URL limit": func(o *Options) { o.MaxURL = 0 },
+		"no header limit":             func(o *Options) { o.MaxHeader = 0 },
 		"a route without an upstream": func(o *Options) { o.Upstreams = o.Upstreams[1:] },
 		"an upstream without a transport": func(o *Options) {
 			changeUpstream(o,

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -376,6 +378,63 @@ func TestP17_TargetsHaveALimit(t *testing.T) {
 	if fresh := s.hits(&seen); len(fresh) > 0 {
 		t.Errorf("%d requests reached the app", len(fresh))
 	}
+}
+
+// Who has too many cookies reads a page with an id and what to do, a program the same as JSON, and
+// the log names the field: over HTTP/1.1 and over HTTP/2, up to the last byte that is allowed.
+func TestP17_AHeaderThatIsTooLongIsAnsweredWithAPage(t *testing.T) {
+	t.Parallel()
+	for _, h2 := range []bool{false, true} {
+		s := newTestSite(t, setup{TLS: h2})
+		client := &http.Client{Transport: s.transport}
+		ask := func(length int, accept string) (*http.Response, string) {
+			t.Helper()
+			req, err := http.NewRequest("GET", s.url+"/open", nil)
+			testenv.Check(t, err)
+			req.Header.Set("User-Agent", "x")
+			req.Header.Set("Accept", accept)
+			if accept == "text/html" {
+				req.Header.Set("Sec-Fetch-Mode", "navigate")
+				req.Header.Set("Sec-Fetch-Dest", "document")
+			}
+			req.Header.Set("Cookie", "")
+			req.Header.Set("Cookie", strings.Repeat("c", length-headerSize(asServed(req))))
+			res, err := client.Do(req)
+			testenv.Check(t, err)
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			testenv.Check(t, err)
+			return res, string(body)
+		}
+		if res, body := ask(64<<10, "*/*"); res.StatusCode != 200 {
+			t.Errorf("HTTP/2 %t, 64 KiB: %d %s", h2, res.StatusCode, body)
+		}
+		res, body := ask(64<<10+1, "text/html")
+		id := res.Header.Get("X-Request-Id")
+		if res.StatusCode != 431 || !strings.Contains(body, "Your browser sends too much") ||
+			!strings.Contains(body, "Delete the cookies of this site") || !strings.Contains(body, id) {
+			t.Errorf("HTTP/2 %t, a byte more: %d\n%s", h2, res.StatusCode, body)
+		}
+		logged := s.log.event(t, id)
+		if want := "the header has 65537 bytes, most of them in Cookie, and limits.header is 65536"; logged["error"] !=
+			want || logged["status"] != 431.0 {
+			t.Errorf("HTTP/2 %t: logged %v", h2, logged)
+		}
+		if res, body := ask(100<<10, "application/json"); res.StatusCode != 431 ||
+			!strings.Contains(body, `"error":"Request Header Fields Too Large"`) {
+			t.Errorf("HTTP/2 %t, 100 KiB: %d\n%s", h2, res.StatusCode, body)
+		}
+		if n := len(s.app.Requests()); n != 1 {
+			t.Errorf("HTTP/2 %t: the app was asked %d times", h2, n)
+		}
+	}
+}
+
+// asServed is a request as a server has it.
+func asServed(r *http.Request) *http.Request {
+	served := r.Clone(r.Context())
+	served.RequestURI = r.URL.RequestURI()
+	return served
 }
 
 // A deep link that is legal but long must still lead to a sign-in.

@@ -66,6 +66,7 @@ type Options struct {
 	Listing    session.Listing // of the sign-ins; nil: there is none
 	MaxFlows   int             // sign-ins that may wait for providers at one time, in equal shares
 	MaxURL     int             // bytes of a request target
+	MaxHeader  int             // bytes of a request's header, with the request line; the server has to take more
 	// MaxAge is admission.Route's, for own endpoints that answer for a session.
 	MaxAge time.Duration
 	Lender Lender // keeps what people lend to apps; nil: nothing is lent
@@ -108,6 +109,7 @@ type Proxy struct {
 	handOffs  *handOffs
 	pages     *pages.Pages
 	maxURL    int
+	maxHeader int
 	holder    Holder
 }
 
@@ -115,7 +117,7 @@ type Proxy struct {
 func New(process *Process, o Options) (*Proxy, error) {
 	if process == nil || o.PublicURL == nil || o.Admission == nil || o.Sessions == nil || o.Table == nil ||
 		o.Headers == nil || o.Assertions == nil || o.Once == nil ||
-		len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 {
+		len(o.Providers) == 0 || o.MaxFlows <= 0 || o.MaxURL <= 0 || o.MaxHeader <= 0 {
 		return nil, errors.New("proxy: an option is missing")
 	}
 	at, err := newSite(o.PublicURL, o.Prefix, o.Table)
@@ -125,7 +127,7 @@ func New(process *Process, o Options) (*Proxy, error) {
 	p := &Proxy{
 		Process: process, site: at, peers: peers{scheme: at.scheme, trusted: o.Trusted}, admission: o.Admission,
 		sessions: o.Sessions, table: o.Table, upstreams: slices.Clone(o.Upstreams), headers: o.Headers,
-		maxURL: o.MaxURL, holder: o.Holder,
+		maxURL: o.MaxURL, maxHeader: o.MaxHeader, holder: o.Holder,
 	}
 	if p.holder == nil {
 		p.holder = everHeld{}
@@ -209,6 +211,14 @@ func (p *Proxy) serve(w *relay.Client, r *http.Request, ev *event) error {
 	}
 	if len(r.RequestURI) > p.maxURL {
 		return &failure{Status: http.StatusRequestURITooLong, Cause: errors.New("target too long")}
+	}
+	if n := headerSize(r); n > p.maxHeader {
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close") // as net/http does above its own limit
+		}
+		return &failure{Status: http.StatusRequestHeaderFieldsTooLarge,
+			Cause: fmt.Errorf("the header has %d bytes, most of them in %s, and limits.header is %d", n,
+				largestField(r), p.maxHeader)}
 	}
 	var facts authz.Facts
 	if err == nil {

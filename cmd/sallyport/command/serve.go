@@ -272,10 +272,15 @@ func logWarnings(log *slog.Logger, now, before []config.Fault) {
 	}
 }
 
+// readHeader is how many times limits.header is read of a header. What is longer than that limit is
+// answered with a page and an id, and logged; what net/http refuses, with a line of text alone.
+const readHeader = 2
+
 // publicListener is the one for browsers and programs; cert is nil for plain http.
 func publicListener(cfg *config.Config, front http.Handler, cert *server.Certificate,
 	log *asynclog.Log) *server.Listener {
-	limits := server.Limits{Header: int(cfg.Limits.Header), KeepAlive: cfg.Listen.KeepAlive, H2C: cfg.Listen.H2C}
+	limits := server.Limits{Header: readHeader * int(cfg.Limits.Header), KeepAlive: cfg.Listen.KeepAlive,
+		H2C: cfg.Listen.H2C}
 	l := &server.Listener{Key: "listen.http", Address: cfg.Listen.HTTP.Address, Lane: cfg.Listen.Lane,
 		Proxies: cfg.Listen.HTTP.ProxyProtocol, HTTP: server.NewPublicHTTP(front, limits, log.Logger)}
 	if cert != nil {

@@ -189,7 +189,8 @@ func (p *Process) BuildOf(cfg *config.Config, with Parts) (*Runtime, error) {
 		Orgs: pol.orgs, Branding: branding(cfg),
 		Operators: rules(cfg.Operators), Permission: with.Permission, KeepCache: cfg.Session.KeepCache,
 		Trusted: cfg.TrustedProxies, MaxFlows: cfg.Limits.Flows, MaxURL: int(cfg.Limits.URL),
-		MaxAge: p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
+		MaxHeader: int(cfg.Limits.Header),
+		MaxAge:    p.maxAge(cfg.Session.MaxAge), Durable: p.store != nil, Listing: p.listing(),
 		Lender: lender, OrgKeeper: p.orgKeeper(), Webhooks: with.lent.webhooks(cfg), Holder: rt,
 	})
 	if err == nil {
