@@ -21,7 +21,7 @@ func runForGRPC(t *testing.T, h http.HandlerFunc, secure bool) (address string) 
 	t.Helper()
 	l := listenForTest(t)
 	answers := NewExternalAuthGRPC(h, time.Minute, slog.New(slog.DiscardHandler))
-	answers.ReadTimeout, answers.WriteTimeout = 200*time.Millisecond, 400*time.Millisecond
+	answers.ReadTimeout, answers.WriteTimeout = time.Second, 2*time.Second
 	if secure {
 		c := &Certificate{}
 		c.current.Store(testenv.NewKeyPair(t, "127.0.0.1", time.Now().Add(time.Hour)).TLS(t))
@@ -59,8 +59,7 @@ func TestP17_ACallHasALimitInTime(t *testing.T) {
 				_ = resp.Body.Close()
 			}
 		}()
-		_, err = io.WriteString(hold, "begun")
-		testenv.Check(t, err)
+		_, _ = io.WriteString(hold, "begun") // fails on a machine so slow that the time is over
 		if err := <-read; err == nil {
 			t.Errorf("TLS %v: half a message is a message", secure)
 		}
