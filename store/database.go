@@ -27,6 +27,9 @@ type Database struct {
 	Last string
 	// Clock is the question for the time in milliseconds; "": this machine's.
 	Clock string
+	// Copy is the question which of several copies of the database answers, as text, with "" of one
+	// that follows another; "": there is one only.
+	Copy string
 	// Refuses reports whether an error means that the database does not take a value, now or
 	// later, while it may take others.
 	Refuses func(error) bool
@@ -265,7 +268,7 @@ func (s *Store) transact(ctx context.Context, do func(*sql.Tx) error) error {
 
 // transactAs runs a transaction that writes, after begin.
 func (s *Store) transactAs(ctx context.Context, begin beginning, do func(*sql.Tx) error) error {
-	if err := s.d.Usable(); err != nil {
+	if err := s.usable(); err != nil {
 		return err
 	}
 	tx, err := s.d.DB.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelDefault})
@@ -311,8 +314,8 @@ func (s *Store) readNew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read ended sessions: %w", err)
 	}
-	if given < s.last { // an older copy was restored
-		s.last = 0
+	if given < s.last || s.moved { // an older copy was restored, or another one answers
+		s.last, s.moved = 0, false
 	}
 	rows, err := conn.QueryContext(ctx, `select seq, kind, key, whose, below, before_ms, until_ms
 		from sallyport_ended where seq > $1 order by seq`, s.last)
@@ -384,7 +387,7 @@ func (s *Store) write(ctx context.Context, r session.Record, person string) (fir
 func (s *Store) written(ctx context.Context, r session.Record) bool {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	if s.d.Usable() != nil {
+	if s.usable() != nil {
 		return false
 	}
 	var rows int

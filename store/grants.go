@@ -378,7 +378,7 @@ func (g *Grants) read(ctx context.Context, ask func(context.Context, ...any) (*s
 	[]grant.Kept, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.s.o.Timeout)
 	defer cancel()
-	if err := g.s.d.Usable(); err != nil {
+	if err := g.s.usable(); err != nil {
 		return nil, answered(err)
 	}
 	rows, err := ask(ctx, args...)
@@ -775,7 +775,7 @@ func (g *Grants) SignedIn(ctx context.Context, person string, lapses time.Time,
 	const offline = `select distinct grant_id from sallyport_grant_consents where agreed_by = $1 and offline = 1`
 	limited, cancel := context.WithTimeout(ctx, g.s.o.Timeout)
 	defer cancel()
-	if err := g.s.d.Usable(); err != nil {
+	if err := g.s.usable(); err != nil {
 		return nil, answered(err)
 	}
 	var some string

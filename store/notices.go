@@ -50,7 +50,7 @@ func (g *Grants) noticeOne(ctx context.Context, tx *sql.Tx, r *row, app string) 
 func (g *Grants) Notices(ctx context.Context, app string, most int) (list []grant.Notice, err error) {
 	looked, cancel := context.WithTimeout(ctx, g.s.o.Timeout)
 	defer cancel()
-	if err := g.s.d.Usable(); err != nil {
+	if err := g.s.usable(); err != nil {
 		return nil, answered(err)
 	}
 	var due int64

@@ -62,7 +62,7 @@ func (s *Store) orgs(ctx context.Context, where string, args ...any) (list []ide
 	failed := func(err error) error {
 		return fmt.Errorf("%w: read the details of organizations: %w", session.ErrStore, err)
 	}
-	if err := s.d.Usable(); err != nil {
+	if err := s.usable(); err != nil {
 		return nil, failed(err)
 	}
 	rows, err := s.d.Lists.QueryContext(ctx, `select id, customer_id, name, domain, read_by, read_ms

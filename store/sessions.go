@@ -79,7 +79,7 @@ func (s *Store) Sessions(ctx context.Context, which session.Which) ([]session.En
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	if err := s.d.Usable(); err != nil {
+	if err := s.usable(); err != nil {
 		return nil, fmt.Errorf("%w: %w", session.ErrStore, err)
 	}
 	if s.o.Brief { // nobody follows

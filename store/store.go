@@ -38,6 +38,10 @@ var ErrNewer = errors.New("store: written by a newer version")
 // of an older version.
 var ErrNoTables = errors.New("store: it has no tables of this version yet, which are made by `sallyport serve`")
 
+// errStandby: what the address leads to by now is a copy that follows another one.
+var errStandby = errors.New("a standby answers, which learns late of who signed out, or never: see that the " +
+	"address, or the pooler behind it, leads to the primary")
+
 const (
 	defaultMax     = 1_000_000
 	defaultTimeout = 5 * time.Second
@@ -99,6 +103,9 @@ type Store struct {
 	// Every request asks for these, so no lock is held for them.
 	fresh  atomic.Pointer[time.Time] // nil: never
 	offset atomic.Int64              // of the database's clock to ours, in nanoseconds
+	// standby: a copy that may not be asked answered the last look. A pooler keeps our connections
+	// when it leads them elsewhere, so that none is tried anew.
+	standby atomic.Bool
 
 	mu      sync.Mutex    // guards what follows
 	every   time.Duration // between two looks for something new
@@ -115,6 +122,8 @@ type Store struct {
 	last         int64     // the newest row that is in the view
 	read, others time.Time // when the tables were, and the replicas
 	clock        *timed    // the best answer about the database's clock; nil: there was none
+	copy         string    // which copy of the database answered last; "": none, or there is one only
+	moved        bool      // it is another one than before: what it has is not what was read
 	apart        bool      // so are the clocks, and that was told
 	reads        health
 
@@ -644,12 +653,30 @@ func (s *Store) askLast(ctx context.Context, q querier) (given int64, err error)
 		return given, err
 	}
 	var ms int64
+	which := "-"
 	asked, began := s.o.Now(), time.Now()
-	err = q.QueryRowContext(ctx, `select (`+s.d.Last+`), (`+s.d.Clock+`)`).Scan(&given, &ms)
-	if err == nil {
-		s.noteTime(asked, time.Since(began), time.UnixMilli(ms))
+	question, places := `select (`+s.d.Last+`), (`+s.d.Clock+`)`, []any{&given, &ms}
+	if s.d.Copy != "" {
+		question, places = question+`, (`+s.d.Copy+`)`, append(places, &which)
 	}
-	return given, err
+	if err = q.QueryRowContext(ctx, question).Scan(places...); err != nil {
+		return 0, err
+	}
+	s.standby.Store(which == "")
+	if which == "" {
+		return 0, errStandby
+	}
+	s.moved, s.copy = s.moved || s.copy != which, which
+	s.noteTime(asked, time.Since(began), time.UnixMilli(ms))
+	return given, nil
+}
+
+// usable says why the database may not be asked, or written to; nil: it may.
+func (s *Store) usable() error {
+	if s.standby.Load() {
+		return errStandby
+	}
+	return s.d.Usable()
 }
 
 // noteTime takes the middle of a question as the moment of its answer, which errs by up to half

@@ -33,8 +33,10 @@ const (
 	pollWithoutNotify = 250 * time.Millisecond
 	// testTime is how long a notification of our own may take.
 	testTime = time.Second
-	// again is the pause before LISTEN is tried once more.
-	again = time.Second
+	// again is the pause before LISTEN is tried once more, and seldom where it is taken, and nothing
+	// arrives: each try leaves a LISTEN at one of a pooler's connections, and is two more for it.
+	again  = time.Second
+	seldom = time.Minute
 	// proveAgain is how often a connection that listens proves that it still does.
 	proveAgain = 30 * time.Second
 )
@@ -73,9 +75,11 @@ func (a *Access) Open(ctx context.Context, o Options) (*store.Store, error) {
 		DB:     a.pool(max(o.Connections-1-asking, 1)),
 		Follow: a.pool(1, stdlib.OptionShouldPing(pingUnused)),
 		Bytes:  "bytea", Serial: "bigserial primary key",
-		Every:   pollWithoutNotify,
-		Last:    `select last_value from sallyport_ended_seq_seq`,
-		Clock:   `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
+		Every: pollWithoutNotify,
+		Last:  `select last_value from sallyport_ended_seq_seq`,
+		Clock: `select (extract(epoch from clock_timestamp()) * 1000)::bigint`,
+		Copy: `select case when pg_is_in_recovery() then '' else
+			(extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint::text end`,
 		Begin:   begin,
 		Durable: durable, RowLock: `for update`, Refuses: refuses,
 		Announce: func(ctx context.Context, tx *sql.Tx, seq int64) error {
@@ -151,23 +155,26 @@ func prepare(ctx context.Context, tx *sql.Tx, statement string, args ...any) err
 // watch listens until ctx ends, and connects again when that fails.
 func (a *Access) watch(ctx context.Context, kick func(), every func(time.Duration)) {
 	for ctx.Err() == nil {
-		a.listen(ctx, kick, every)
+		pause := again
+		if deaf := a.listen(ctx, kick, every); deaf {
+			pause = seldom
+		}
 		every(pollWithoutNotify)
 		select {
 		case <-ctx.Done():
-		case <-time.After(again):
+		case <-time.After(pause):
 		}
 	}
 }
 
-// listen returns when the connection no longer brings notifications. What one says
-// is not trusted: it only has the tables read.
-func (a *Access) listen(ctx context.Context, kick func(), every func(time.Duration)) {
+// listen returns when the connection no longer brings notifications; deaf: it was made, and never
+// brought one, which a pooler is why. What one says is not trusted: it only has the tables read.
+func (a *Access) listen(ctx context.Context, kick func(), every func(time.Duration)) (deaf bool) {
 	limited, cancel := context.WithTimeout(ctx, 2*a.config.Load().ConnectTimeout)
 	defer cancel()
 	conn, err := a.connect(limited)
 	if err != nil {
-		return
+		return false
 	}
 	defer func() {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -175,9 +182,9 @@ func (a *Access) listen(ctx context.Context, kick func(), every func(time.Durati
 		_ = conn.Close(limited)
 	}()
 	if _, err := conn.Exec(limited, `listen `+channel); err != nil {
-		return
+		return false
 	}
-	for a.prove(ctx, conn, kick) {
+	for deaf = true; a.prove(ctx, conn, kick); deaf = false {
 		every(pollInterval)
 		limited, cancel := context.WithTimeout(ctx, proveAgain)
 		for {
@@ -188,9 +195,10 @@ func (a *Access) listen(ctx context.Context, kick func(), every func(time.Durati
 		}
 		cancel()
 		if ctx.Err() != nil || conn.IsClosed() {
-			return
+			return false
 		}
 	}
+	return deaf
 }
 
 // prove sends a notification over another connection, as another replica would, and

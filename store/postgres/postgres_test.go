@@ -32,8 +32,9 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 		server := storetest.NeedServer(t)
 		direct := server.Database(t)
 		w := storetest.NewWire(t, server.Address)
+		where := pretend(t, direct)
 		open := func(o store.Options) (*store.Store, error) {
-			return Open(t.Context(), strings.Replace(direct, server.Address, w.Address(), 1),
+			return Open(t.Context(), strings.Replace(where.address, server.Address, w.Address(), 1),
 				Options{Options: o, NoNotify: noNotify})
 		}
 		d := storetest.Database{TryOpen: open,
@@ -79,6 +80,15 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 					readOnly(t, direct, "on")
 					return func(t *testing.T) { readOnly(t, direct, "off") }
 				}},
+				{Name: "a pooler leads its connections to a standby", Break: func(t *testing.T) func(*testing.T) {
+					where.set(t, true, 1)
+					readOnly(t, direct, "on")
+					time.Sleep(pollInterval) // until it was looked once
+					return func(t *testing.T) {
+						readOnly(t, direct, "off")
+						where.set(t, false, 1)
+					}
+				}},
 				{Name: "another program holds the lock and hangs", Readable: true,
 					Break: func(t *testing.T) func(*testing.T) {
 						tx, err := raw(t, direct).Begin()
@@ -108,6 +118,32 @@ func fresh(noNotify bool) func(t *testing.T) storetest.Database {
 		}
 		return d
 	}
+}
+
+// elsewhere is a database whose open connections lead to another server, as those of a pooler may:
+// what PostgreSQL says of the server itself comes from a table there.
+type elsewhere struct{ db, address string }
+
+func pretend(t *testing.T, direct string) elsewhere {
+	t.Helper()
+	for _, statement := range []string{`create schema elsewhere`,
+		`create table elsewhere.server (standby boolean not null, started timestamptz not null)`,
+		`insert into elsewhere.server values (false, to_timestamp(1))`,
+		`create function elsewhere.pg_is_in_recovery() returns boolean language sql as
+			'select standby from elsewhere.server'`,
+		`create function elsewhere.pg_postmaster_start_time() returns timestamptz language sql as
+			'select started from elsewhere.server'`} {
+		_, err := raw(t, direct).Exec(statement)
+		testenv.Check(t, err)
+	}
+	return elsewhere{direct, direct + "&search_path=public,elsewhere,pg_catalog"}
+}
+
+func (e elsewhere) set(t *testing.T, standby bool, started int) {
+	t.Helper()
+	_, err := raw(t, e.db).Exec(`update elsewhere.server set standby = $1, started = to_timestamp($2::bigint)`, standby,
+		started)
+	testenv.Check(t, err)
 }
 
 // readOnly has all transactions of all connections refuse to write, as after a
@@ -240,6 +276,36 @@ func TestP10_AStandbyIsNotTakenForTheDatabase(t *testing.T) {
 	}
 	if fresh := lone.Fresh(); !fresh.IsZero() {
 		t.Errorf("what a standby alone knows counts as fresh at %s", fresh)
+	}
+}
+
+// Behind a pooler the standby of a primary that was lost takes its place without a connection of
+// ours breaking. It may have lost what was written last, and have given the same keys once more.
+func TestP10_ASignOutIsKnownAfterAPoolerChangedTheServer(t *testing.T) {
+	direct := storetest.NeedServer(t).Database(t)
+	where := pretend(t, direct)
+	s, err := Open(t.Context(), where.address, Options{})
+	testenv.Check(t, err)
+	defer s.Close()
+	lost, next := session.Session{Root: "lost", SignedIn: time.Now()}, session.Session{Root: "next", SignedIn: time.Now()}
+	cut := func(of session.Session) session.Cut {
+		return session.Cut{Root: of.Root, Before: of.SignedIn, Until: of.SignedIn.Add(time.Hour)}
+	}
+	testenv.Check(t, s.End(t.Context(), cut(lost)))
+	fresh := s.Fresh()
+	testenv.Within(t, 5*time.Second, "it is read", func() bool { return s.Fresh().After(fresh.Add(time.Second)) })
+	record, err := cut(next).Record(time.Now())
+	testenv.Check(t, err)
+	tx, err := raw(t, direct).Begin()
+	testenv.Check(t, err)
+	_, err = tx.Exec(`update sallyport_ended set key = $1`, record.Key[:])
+	testenv.Check(t, err)
+	_, err = tx.Exec(`update elsewhere.server set started = to_timestamp(2)`)
+	testenv.Check(t, err)
+	testenv.Check(t, tx.Commit())
+	testenv.Within(t, 2*time.Second, "who signed out there is out here", func() bool { return s.Ended(next) })
+	if !s.Ended(lost) {
+		t.Error("what the other server has lost is forgotten here")
 	}
 }
 
