@@ -567,21 +567,35 @@ func wait(ctx context.Context, long time.Duration, early <-chan struct{}) bool {
 	return ctx.Err() == nil
 }
 
-// health tells of the first of several failures, and of their end.
+// health tells of the first of several failures, of another one after it, and of their end. The
+// first may only say that a connection was closed, and the next why none can be made.
 type health struct {
 	log       *slog.Logger
 	bad, good string
 	failing   atomic.Bool
+	told      string // the newest failure that was told
+	again     bool   // it was not the first one
+	at        time.Time
 }
+
+// tellAgain is how often further failures are told, the second of them aside: their texts may have
+// times and ports.
+const tellAgain = time.Minute
 
 func (h *health) report(err error) {
 	was := h.failing.Swap(err != nil)
-	switch {
-	case err != nil && !was:
-		h.log.Error(h.bad, "error", err)
-	case err == nil && was:
-		h.log.Info(h.good)
+	if err == nil {
+		if was {
+			h.log.Info(h.good)
+		}
+		return
 	}
+	text := err.Error()
+	if was && (text == h.told || h.again && time.Since(h.at) < tellAgain) {
+		return
+	}
+	h.told, h.again, h.at = text, was, time.Now()
+	h.log.Error(h.bad, "error", err)
 }
 
 // catchUp reads what is new. After a failure it reads everything: what answers now

@@ -1,12 +1,15 @@
 package postgres
 
 import (
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/sallyport-proxy/sallyport/internal/testenv"
 	"github.com/sallyport-proxy/sallyport/session"
+	"github.com/sallyport-proxy/sallyport/store"
 	"github.com/sallyport-proxy/sallyport/store/storetest"
 )
 
@@ -68,6 +71,56 @@ func TestWhoConnectsCanChangeWhileTheStoreIsOpen(t *testing.T) {
 	if first, err := s.Consume(t.Context(), "x", time.Now().Add(time.Hour)); err != nil || !first {
 		t.Errorf("%v %v", first, err)
 	}
+}
+
+// The connection that was closed is told first, and is not what has to be mended.
+func TestTheLogSaysWhyTheDatabaseIsAway(t *testing.T) {
+	address := storetest.NeedServer(t).Database(t)
+	admin := raw(t, address)
+	run := func(statement string) {
+		t.Helper()
+		_, err := admin.Exec(statement)
+		testenv.Check(t, err)
+	}
+	run(`create role shut_out superuser login`)
+	t.Cleanup(func() {
+		run(`reassign owned by shut_out to sallyport`)
+		run(`drop role shut_out`)
+	})
+	var mu sync.Mutex
+	var text strings.Builder
+	said := func(what string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Count(text.String(), what)
+	}
+	s, err := Open(t.Context(), strings.Replace(address, "sallyport@", "shut_out@", 1),
+		Options{NoNotify: true, Options: store.Options{Log: slog.New(slog.NewTextHandler(writer(func(p []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			text.Write(p)
+		}), nil))}})
+	testenv.Check(t, err)
+	defer func() { _ = s.Close() }()
+	run(`alter role shut_out nologin`)
+	run(`select pg_terminate_backend(pid) from pg_stat_activity where usename = 'shut_out'`)
+	testenv.Eventually(t, "the log has what the database answers", func() bool {
+		return said("the store fails") > 0 && said("is not permitted to log in") > 0
+	})
+	fails := said("the store fails")
+	time.Sleep(3 * time.Second) // a dozen looks
+	if n := said("the store fails"); n != fails {
+		t.Errorf("it is told %d times more", n-fails)
+	}
+	run(`alter role shut_out login`)
+	testenv.Eventually(t, "it is told that it works again", func() bool { return said("the store works again") == 1 })
+}
+
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
 }
 
 // A database that does not answer says nothing against a new password: it is in use once it does.
