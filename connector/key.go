@@ -67,6 +67,8 @@ func KeyFailed(err error) error {
 		return &grant.Error{Class: class, Reason: reason, RetryAfter: e.RetryAfter, Err: e}
 	}
 	switch s := e.Status; {
+	case s == http.StatusForbidden && e.RetryAfter > 0: // RFC 9110 §10.2.3; GitHub's rate limits come so
+		return failed(grant.Later, Busy)
 	case s == http.StatusUnauthorized, s == http.StatusForbidden:
 		return &grant.Error{Class: grant.Yours, Reason: KeyRefused, Err: e,
 			Sentence: "The key is not accepted there: part of it may be missing, it may have ended, or it may be too " +

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sallyport-proxy/sallyport/connector"
 	"github.com/sallyport-proxy/sallyport/grant"
@@ -124,6 +125,24 @@ func TestWhatTheAnswerToAProbeMeans(t *testing.T) {
 			t.Errorf("the text is %q", err)
 		}
 		srv.Close()
+	}
+}
+
+// GitHub says with 403, too, that there were too many requests, and when to come again: "Rate limits
+// for the REST API". That is no word about the key, which would be refused for good.
+func TestP12_ARateLimitIsNotTakenForARefusedKey(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "60")
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer srv.Close()
+	c, err := New(options(t, srv.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Accept(t.Context(), key, grant.Request{})
+	if e, ok := errors.AsType[*grant.Error](err); !ok || e.Class != grant.Later || e.RetryAfter != time.Minute {
+		t.Errorf("it means %v", err)
 	}
 }
 
