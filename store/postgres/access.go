@@ -1,12 +1,14 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -16,8 +18,14 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// connectTime bounds each attempt to connect, where the address says nothing else.
-const connectTime = 5 * time.Second
+const (
+	// connectTime bounds each attempt to connect, where the address says nothing else.
+	connectTime = 5 * time.Second
+	// severalTime is what the servers of an address share, so that the last of them is reached
+	// before a call is given up (store.Options.Timeout), though those before it say nothing, as
+	// machines without power do.
+	severalTime = 4800 * time.Millisecond
+)
 
 // Access is where a database is, with which user and password it is reached, and which authorities
 // may vouch for its servers. All but the first may change while a store is open: open connections
@@ -48,10 +56,37 @@ func connConfig(address string, roots *x509.CertPool) (*pgx.ConnConfig, error) {
 	// Prepared statements belong to a connection, and behind a pooler the next
 	// transaction may have another one.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	if config.ConnectTimeout == 0 {
+	_, notIP := netip.ParseAddr(config.Host)
+	name := notIP != nil && !strings.HasPrefix(config.Host, "/")
+	switch n := servers(config); {
+	case n > 1:
+		config.ConnectTimeout = min(cmp.Or(config.ConnectTimeout, connectTime),
+			max(severalTime/time.Duration(n), time.Second))
+	case config.ConnectTimeout == 0 && name: // it may have two addresses, as of IPv6 and IPv4
+		config.ConnectTimeout = severalTime / 2
+	case config.ConnectTimeout == 0:
 		config.ConnectTimeout = connectTime
 	}
 	return config, nil
+}
+
+// servers is how many an address names.
+func servers(config *pgx.ConnConfig) int {
+	type server struct {
+		host string
+		port uint16
+	}
+	all := map[server]bool{{config.Host, config.Port}: true}
+	for _, other := range config.Fallbacks { // the same one again, too, without TLS
+		all[server{other.Host, other.Port}] = true
+	}
+	return len(all)
+}
+
+// reachTime is how long it takes at most until each of the servers had its time, or each of two
+// addresses of one name.
+func reachTime(config *pgx.ConnConfig) time.Duration {
+	return time.Duration(max(servers(config), 2)) * config.ConnectTimeout
 }
 
 // Change connects once with another address of the same database, or with other roots, and returns
@@ -62,7 +97,7 @@ func (a *Access) Change(ctx context.Context, address string, roots *x509.CertPoo
 	if err != nil {
 		return nil, err
 	}
-	limited, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
+	limited, cancel := context.WithTimeout(ctx, reachTime(config))
 	defer cancel()
 	conn, err := pgx.ConnectConfig(limited, config)
 	if err == nil {

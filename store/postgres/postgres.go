@@ -170,7 +170,7 @@ func (a *Access) watch(ctx context.Context, kick func(), every func(time.Duratio
 // listen returns when the connection no longer brings notifications; deaf: it was made, and never
 // brought one, which a pooler is why. What one says is not trusted: it only has the tables read.
 func (a *Access) listen(ctx context.Context, kick func(), every func(time.Duration)) (deaf bool) {
-	limited, cancel := context.WithTimeout(ctx, 2*a.config.Load().ConnectTimeout)
+	limited, cancel := context.WithTimeout(ctx, reachTime(a.config.Load()))
 	defer cancel()
 	conn, err := a.connect(limited)
 	if err != nil {
@@ -204,7 +204,7 @@ func (a *Access) listen(ctx context.Context, kick func(), every func(time.Durati
 // prove sends a notification over another connection, as another replica would, and
 // reports whether it arrives.
 func (a *Access) prove(ctx context.Context, conn *pgx.Conn, kick func()) bool {
-	limited, cancel := context.WithTimeout(ctx, testTime+a.config.Load().ConnectTimeout)
+	limited, cancel := context.WithTimeout(ctx, testTime+reachTime(a.config.Load()))
 	defer cancel()
 	other, err := a.connect(limited)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -276,6 +277,46 @@ func TestP10_AStandbyIsNotTakenForTheDatabase(t *testing.T) {
 	}
 	if fresh := lone.Fresh(); !fresh.IsZero() {
 		t.Errorf("what a standby alone knows counts as fresh at %s", fresh)
+	}
+}
+
+// A machine that lost its power says nothing at all, and goes on to stand first in the address.
+func TestP10_AServerThatSaysNothingLeavesTimeForTheNext(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // which is asked, and does not answer
+	testenv.Check(t, err)
+	defer silent.Close()
+	server := storetest.NeedServer(t)
+	direct := server.Database(t)
+	name := strings.Replace(direct, server.Address, "db.test:1", 1)
+	for _, address := range []string{name,
+		strings.Replace(direct, server.Address, silent.Addr().String()+","+server.Address, 1),
+		strings.Replace(direct, server.Address, silent.Addr().String()+","+server.Address, 1) + "&connect_timeout=10"} {
+		began := time.Now()
+		a, err := NewAccess(address, nil)
+		testenv.Check(t, err)
+		if address == name { // which has an address that does not answer, and one that does
+			a.config.Load().LookupFunc = func(context.Context, string) ([]string, error) {
+				return []string{silent.Addr().String(), server.Address}, nil
+			}
+		}
+		s, err := a.Open(t.Context(), Options{})
+		testenv.Check(t, err)
+		defer s.Close()
+		if took := time.Since(began); s.Fresh().IsZero() || took > 10*time.Second {
+			t.Errorf("it is opened after %s, and fresh: %v", took, !s.Fresh().IsZero())
+		}
+		out := session.Cut{Root: "out", Before: time.Now(), Until: time.Now().Add(time.Hour)}
+		if err := s.End(t.Context(), out); err != nil {
+			t.Errorf("a sign-out: %v", err)
+		}
+		whose := grant.Owner{Kind: grant.OwnedByUser, ID: "p:1"}
+		if _, err := s.Grants().Get(t.Context(), grant.Key{Connector: "c", Owner: whose}); !errors.Is(err,
+			grant.ErrNotFound) {
+			t.Errorf("a grant: %v", err)
+		}
+		if _, err := s.Sessions(t.Context(), session.Which{}); err != nil {
+			t.Errorf("the list: %v", err)
+		}
 	}
 }
 
