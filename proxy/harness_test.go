@@ -439,6 +439,16 @@ func (w *wire) dial() {
 	w.conn, w.in = conn, bufio.NewReader(conn)
 }
 
+// dialSite is dial, over TLS where the site has it.
+func (w *wire) dialSite(s *testSite) {
+	w.tb.Helper()
+	w.dial()
+	if strings.HasPrefix(s.url, "https") {
+		secure := tls.Client(w.conn, insecureTLS("http/1.1"))
+		w.conn, w.in = secure, bufio.NewReader(secure)
+	}
+}
+
 // do sends one raw request and reads its answer.
 func (w *wire) do(method, raw string) answer {
 	w.tb.Helper()

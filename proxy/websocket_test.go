@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"math/big"
@@ -84,11 +83,7 @@ func wsSite(t *testing.T, o setup) *testSite {
 func (s *testSite) open(t *testing.T, path string, lines ...string) (*wire, *http.Response) {
 	t.Helper()
 	w := s.wire(t)
-	w.dial()
-	if strings.HasPrefix(s.url, "https") {
-		secure := tls.Client(w.conn, insecureTLS("http/1.1"))
-		w.conn, w.in = secure, bufio.NewReader(secure)
-	}
+	w.dialSite(s)
 	_, err := io.WriteString(w.conn, handshake(path, s.host, lines...))
 	testenv.Check(t, err)
 	res, err := http.ReadResponse(w.in, nil)
@@ -304,11 +299,7 @@ func TestWhatComesWithTheHandshakeIsThereFirst(t *testing.T) {
 			})
 			s := wsSite(t, o)
 			w := s.wire(t)
-			w.dial()
-			if o.TLS {
-				secure := tls.Client(w.conn, insecureTLS("http/1.1"))
-				w.conn, w.in = secure, bufio.NewReader(secure)
-			}
+			w.dialSite(s)
 			_, err := io.WriteString(w.conn, handshake("/x", s.host, "Cookie: "+s.mint(t, alice()))+early)
 			testenv.Check(t, err)
 			res, err := http.ReadResponse(w.in, nil)

@@ -3,7 +3,9 @@ package relay
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -295,13 +297,14 @@ func (c *Client) AnswerWithoutBody(r *http.Request) {
 	c.closeAfter()
 	c.setOwnHeaders()
 	_ = c.SetReadDeadline(time.Now().Add(bodyTimeout))
-	if c.protocol == 1 && (r.ContentLength < 0 || r.ContentLength > readByServer) {
+	if c.protocol == 1 && (r.ContentLength < 0 || r.ContentLength > readByServer || r.Close) {
 		c.leftover = r.Body
 	}
 }
 
 // readByServer is how much of a body net/http reads by itself after an answer. Where more is to
-// come, it reads nothing, and closes half a second later.
+// come, it reads nothing, and closes half a second later. Where the client has asked to close, as
+// nginx does of those behind it, it reads nothing, and closes at once.
 const readByServer = 256 << 10
 
 // TakeIn is for the end of the handler, after AnswerWithoutBody and the answer. It takes in what
@@ -328,11 +331,51 @@ func (c *Client) drain(body io.Reader, buffers *bufferPool) {
 		silence = clientSilence
 	}
 	for until := time.Now().Add(bodyTimeout); time.Now().Before(until); {
-		_ = c.SetReadDeadline(time.Now().Add(silence))
+		by := time.Now().Add(silence)
+		_ = c.SetReadDeadline(by)
 		if _, err := body.Read(buf); err != nil {
+			if err != io.EOF && time.Now().Before(by) {
+				c.linger(until, buf)
+			}
 			return
 		}
 	}
+}
+
+// linger takes in what a client still sends where it cannot be read as the body any more: of
+// chunks net/http reads nothing after an error, not even after the end of a deadline. The
+// connection is ours then, and closed, after what RFC 9112 §9.6 asks of a server.
+func (c *Client) linger(until time.Time, buf []byte) {
+	conn, ok := c.takeAnswered()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_ = conn.SetReadDeadline(until)
+	for {
+		if _, err := conn.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// takeAnswered takes the connection from net/http, if the client has the whole answer: the end of
+// one without a length comes from net/http.
+func (c *Client) takeAnswered() (net.Conn, bool) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if c.phase.Load() != phaseAnswering || c.Header().Get("Content-Length") != strconv.FormatInt(c.bytes, 10) {
+		return nil, false
+	}
+	conn, _, err := c.control.Hijack()
+	if err != nil {
+		return nil, false
+	}
+	c.enter(phaseClosed)
+	return conn, true
 }
 
 // fullDuplex keeps net/http from swallowing the rest of a body before an early
